@@ -1,0 +1,32 @@
+# Every target makes .venv if it is not there yet. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install quickstart test test-all lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed ## make .venv with everything that quickstart and tests need
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+quickstart: install ## prepare, pretrain, fine-tune, predict: some minutes on a laptop
+	$(BIN)/python scripts/quickstart.py
+
+test: install ## the tests that take minutes
+	$(BIN)/pytest
+
+test-all: install ## all tests, those that train for long included
+	$(BIN)/pytest -m "slow or not slow"
+
+lint: install ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove .venv and the cache of prepared data; runs stay
+	rm -rf .venv .cache

@@ -1,0 +1,1 @@
+"""Build a language model from scratch: raw text in, a chat model out."""

@@ -1,0 +1,23 @@
+"""What watches a training run and writes its folder; nothing here changes what is learned."""
+
+from lit_llm.callbacks.checkpointing import Checkpoint
+from lit_llm.callbacks.csv_log import CSVLog
+from lit_llm.callbacks.nan_guard import NanGuard, NotFinite
+from lit_llm.callbacks.progress import Progress
+from lit_llm.callbacks.run_report import RunReport, write_report
+from lit_llm.callbacks.samples import Samples
+from lit_llm.callbacks.tensorboard_log import TensorBoardLog
+from lit_llm.callbacks.throughput import Throughput
+
+__all__ = [
+    "CSVLog",
+    "Checkpoint",
+    "NanGuard",
+    "NotFinite",
+    "Progress",
+    "RunReport",
+    "Samples",
+    "TensorBoardLog",
+    "Throughput",
+    "write_report",
+]

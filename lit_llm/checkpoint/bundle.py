@@ -1,0 +1,196 @@
+"""A model that needs nothing beside it: weights, tokenizer and the description of the network.
+
+Reads no optimizer state and imports no Lightning: prediction, serving, export and `init_from`
+start here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lit_llm.checkpoint import manifest
+from lit_llm.checkpoint.manifest import CheckpointError
+from lit_llm.checkpoint.plain import gpt_from_plain
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.tokenizer.base import Tokenizer
+from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
+
+FORMAT = 1  # of bundle.json; raised when an older reader would misread it
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "bundle.json"
+_TIED, _TIED_TO = "lm_head.weight", "embed.weight"
+
+
+@dataclass
+class Bundle:
+    """What a checkpoint holds besides the state of training."""
+
+    config: GPTConfig
+    """The network's sizes and parts."""
+
+    state: dict[str, Tensor]
+    """The weights, named as in `GPT.state_dict()`; a tied lm_head.weight is embed.weight itself."""
+
+    tokenizer: Tokenizer | None
+    """What the network was trained with; None if the checkpoint holds none."""
+
+    meta: dict[str, Any]
+    """bundle.json: model, objective, chat, run, step, config, data."""
+
+
+def write_bundle(
+    folder: Path, meta: dict[str, Any], state: dict[str, Tensor], tokenizer: Tokenizer | None
+) -> None:
+    """Write a bundle's files into an existing folder; `write_folder` makes that safe.
+
+    Args:
+        folder: where to
+        meta: plain values for bundle.json; `model` is `gpt_to_plain(config)`
+        state: `GPT.state_dict()`, whole tensors on any device
+        tokenizer: saved into the folder by its own class
+
+    Raises:
+        ValueError: `meta` holds something that JSON does not.
+    """
+    try:
+        text = json.dumps({**meta, "format": FORMAT}, indent=2, ensure_ascii=False)
+    except TypeError as error:
+        raise ValueError(f"{DESCRIPTION} takes plain values only: {error}") from error
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    if meta["model"]["tie_embeddings"]:
+        assert torch.equal(state[_TIED], state[_TIED_TO]), "tied embeddings have come apart"
+        state = {name: tensor for name, tensor in state.items() if name != _TIED}
+    _write_weights(folder / WEIGHTS, state)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, folder)
+
+
+def load_bundle(folder: Path, *, verify: bool = True, device: torch.device | str = "cpu") -> Bundle:
+    """Read a checkpoint's weights, tokenizer and description.
+
+    Args:
+        folder: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
+        verify: compare every file with the manifest first (about 1 s per GB and core)
+        device: where the weights go
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a later lit-llm wrote the checkpoint.
+        ValueError: a class that the checkpoint names cannot be imported.
+    """
+    if verify:
+        manifest.verify(folder)
+    meta = read_meta(folder)
+    config = gpt_from_plain(meta["model"])
+    state = load_file(folder / WEIGHTS, device=str(device))
+    if config.tie_embeddings:
+        state[_TIED] = state[_TIED_TO]
+    tokenizer = load_tokenizer(folder) if (folder / "tokenizer_class.json").exists() else None
+    return Bundle(config, state, tokenizer, meta)
+
+
+def load_model(
+    folder: Path, *, verify: bool = True, device: torch.device | str = "cpu"
+) -> tuple[GPT, Bundle]:
+    """Build the network of a checkpoint, in eval mode, with the weights and dtypes of its file.
+
+    Its parameters are the tensors of `Bundle.state`, not copies.
+
+    Raises:
+        ValueError: as `load_bundle`, or the weights do not fit the network.
+    """
+    bundle = load_bundle(folder, verify=verify, device=device)
+    with _SkipInit():
+        gpt = GPT(bundle.config)
+    check_weights(gpt, bundle.state)
+    _assign(gpt, bundle.state)
+    return gpt.to(device).eval(), bundle
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read bundle.json alone.
+
+    Raises:
+        CheckpointError: it is missing, no JSON, or of a later format.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no model: {DESCRIPTION} is missing")
+    try:
+        meta = json.loads(path.read_bytes())
+        newer = meta["format"] > FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}") from error
+    if newer:
+        raise CheckpointError(
+            f"{path} has format {meta['format']}, this lit-llm reads up to {FORMAT}: "
+            "install a later lit-llm"
+        )
+    return meta
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Compare names and shapes with what the model has; nothing is skipped.
+
+    Raises:
+        ValueError: names the first three weights that do not fit, and says how many there are.
+    """
+    expected = model.state_dict()
+    wrong = [f"{name} is missing" for name in expected if name not in state]
+    wrong += [f"{name} is unknown to the model" for name in state if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(state[name].shape)}, the model {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise ValueError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leaves parameters as allocated: drawing values costs most of the time of building a model.
+
+    Not the meta device, on which what a module computes in __init__ (RoPE's tables) is lost.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _assign(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Make the tensors the model's own; parameters that were one stay one."""
+    shared: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shared[id(parameter)].append(name)
+    model.load_state_dict(state, strict=True, assign=True)
+    for first, *others in shared.values():
+        for name in others:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
+
+
+def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    seen: set[int] = set()  # safetensors refuses two names for one storage: write it twice
+    whole = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        whole[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    path.touch()
+    mode = path.stat().st_mode  # safetensors makes files that only their owner reads
+    save_file(whole, path, metadata={"format": "pt"})
+    path.chmod(mode)

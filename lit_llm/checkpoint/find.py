@@ -1,0 +1,123 @@
+"""Which checkpoint is meant by a path, a run's folder, or the word "last"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from pathlib import Path
+
+from lit_llm.checkpoint.folder import is_unfinished
+from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, verify
+
+LAST = "last"
+_STEP = re.compile(r"step-(\d+)(?:-v(\d+))?$")  # -v2: Lightning's mark of a second save at a step
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """A run's checkpoints, the oldest first, damaged ones included.
+
+    The order is that of the step in the name ("step-00000500", "best-step-00000500"); a checkpoint
+    that was named otherwise stands at the beginning.
+    """
+    if not run_dir.is_dir():
+        return []
+    folders = [path for path in run_dir.iterdir() if path.is_dir() and not is_unfinished(path)]
+    return sorted(
+        (path for path in folders if _STEP.search(path.name) or (path / MANIFEST).exists()),
+        key=_age,
+    )
+
+
+def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is complete and undamaged, all of its files read.
+
+    Returns:
+        Its folder (None: there is none) and, for each newer one, why it was passed over.
+    """
+    skipped: list[str] = []
+    for folder in reversed(checkpoints(run_dir)):
+        try:
+            verify(folder)
+        except (CheckpointError, OSError) as error:  # OSError: the disk cannot read it
+            skipped.append(str(error))
+        else:
+            return folder, skipped
+    return None, skipped
+
+
+def resolve(which: str | Path, run_dir: Path | None = None) -> Path:
+    """Find the folder of the checkpoint that is meant; warns of each damaged one passed over.
+
+    Args:
+        which: a checkpoint's folder; a run's folder, for the newest valid checkpoint in it; or
+            "last", for the same of `run_dir`
+        run_dir: the run that "last" speaks of
+
+    Raises:
+        CheckpointError: there is no such checkpoint; says which ones there are.
+    """
+    if str(which) == LAST:
+        if run_dir is None:
+            raise CheckpointError('"last" of which run? Give the path of a checkpoint or of a run')
+        which = run_dir
+    path = Path(which)
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file, but a checkpoint is a folder{_owner(path)}")
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint {path}{_nearest(path)}")
+    if is_unfinished(path):
+        raise CheckpointError(f"{path} is what an interrupted save left: not a checkpoint")
+    if (path / MANIFEST).exists():
+        return path
+    found, skipped = newest_valid(path)
+    if found is None:
+        raise CheckpointError(_none_in(path, skipped))
+    for reason in skipped:
+        warnings.warn(f"passed over: {reason}. Going on with {found}", stacklevel=2)
+    return found
+
+
+def _age(folder: Path) -> tuple[int, int, str]:
+    step = _STEP.search(folder.name)
+    if step is None:
+        return -1, 0, folder.name
+    return int(step[1]), int(step[2] or 0), folder.name
+
+
+def _owner(path: Path) -> str:
+    return f": give {path.parent}" if (path.parent / MANIFEST).exists() else ""
+
+
+def _none_in(path: Path, skipped: list[str]) -> str:
+    if skipped:
+        return f"no valid checkpoint in {path}, only {len(skipped)} damaged: {skipped[0]}"
+    if _STEP.search(path.name):
+        return f"{path} is no complete checkpoint: {MANIFEST} is missing{_nearest(path)}"
+    return f"no checkpoint in {path}{_listed(path, _runs(path))}"
+
+
+def _nearest(path: Path) -> str:
+    """What stands where `path` was looked for, and which name of it is most like."""
+    root = path.parent
+    while not root.is_dir():  # the first part of the path that is wrong
+        root = root.parent
+    there = [inner for inner in checkpoints(root) if inner != path] or _runs(root)
+    names = [str(inner.relative_to(root)) for inner in there]
+    alike = difflib.get_close_matches(str(path.relative_to(root)), names, n=1)
+    question = f": did you mean {root / alike[0]}?" if alike else ""
+    return question + _listed(root, there)
+
+
+def _runs(root: Path) -> list[Path]:
+    """Runs below a folder, such as checkpoints/quickstart/pretrain, at most two levels deep."""
+    manifests = [*root.glob(f"*/*/{MANIFEST}"), *root.glob(f"*/*/*/{MANIFEST}")]
+    return sorted({path.parent.parent for path in manifests if not is_unfinished(path.parent)})
+
+
+def _listed(root: Path, folders: list[Path]) -> str:
+    if not folders:
+        return f"\n{root} holds no checkpoint"
+    names = [str(folder.relative_to(root)) for folder in folders[-5:]]
+    earlier = f"{len(folders) - 5} more, " if len(folders) > 5 else ""
+    return f"\n{root} holds {earlier}{', '.join(names)}"

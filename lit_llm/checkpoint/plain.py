@@ -1,0 +1,162 @@
+"""Networks and other swappable parts as plain values (what JSON can hold), and back.
+
+A class is written as its import path, a class with settings as {"class_path", "init_args"}: the
+same two forms that YAML has. Only what can be rebuilt exactly is written; the rest is refused when
+a run starts, not when its checkpoint is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from types import FunctionType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from lit_llm.model.attention import Attention
+from lit_llm.model.config import GPTConfig
+
+Part = TypeVar("Part")
+_FACTORIES: dict[str, type] = {"attention": Attention, "mlp": nn.Module}  # field -> what it builds
+_TUPLE = "__tuple__"  # JSON has none, and a class may care: (1, 2) != [1, 2]
+
+
+def gpt_to_plain(config: GPTConfig) -> dict[str, Any]:
+    """Describe a network.
+
+    Raises:
+        ValueError: a factory cannot be described, such as a class defined inside a function.
+    """
+    return {
+        field.name: _factory_to_plain(getattr(config, field.name), field.name)
+        if field.name in _FACTORIES
+        else getattr(config, field.name)
+        for field in dataclasses.fields(config)
+    }
+
+
+def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
+    """Inverse of `gpt_to_plain`: the same sizes, factories that build the same parts.
+
+    Raises:
+        ValueError: a field is unknown or missing, or a factory's class is not there any more.
+    """
+    known = {field.name for field in dataclasses.fields(GPTConfig)}
+    if unknown := sorted(plain.keys() - known):
+        raise ValueError(f"the model's description has unknown fields: {', '.join(unknown)}")
+    if missing := sorted(known - plain.keys()):
+        raise ValueError(f"the model's description lacks fields: {', '.join(missing)}")
+    factories = {
+        name: _factory_from_plain(plain[name], name, base) for name, base in _FACTORIES.items()
+    }
+    return GPTConfig(**{**plain, **factories})
+
+
+def part_to_plain(part: object) -> dict[str, Any]:
+    """Describe an object, such as an objective, by its class and the arguments of its __init__.
+
+    Each argument is read from the attribute of its name, as dataclasses and most classes have it.
+
+    Raises:
+        ValueError: an argument has no such attribute, or one that is no plain value.
+    """
+    init_args = {}
+    for name, parameter in inspect.signature(type(part)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(part, name):
+            raise ValueError(
+                f"{type(part).__name__} does not remember its argument {name}, so a checkpoint "
+                f"cannot describe it: set self.{name} in __init__"
+            )
+        init_args[name] = _value_to_plain(getattr(part, name), f"{type(part).__name__}.{name}")
+    return {"class_path": _import_path(type(part)), "init_args": init_args}
+
+
+def part_from_plain(plain: dict[str, Any], base: type[Part]) -> Part:
+    """Inverse of `part_to_plain`; the class must be a `base`.
+
+    Raises:
+        ValueError: the class is not there any more, or is no `base`.
+    """
+    built = _import(plain["class_path"])
+    if not (isinstance(built, type) and issubclass(built, base)):
+        raise ValueError(f"{plain['class_path']} is no {base.__name__}")
+    return built(**_value_from_plain(plain["init_args"]))
+
+
+def _factory_to_plain(factory: Callable, field: str) -> str | dict[str, Any]:
+    built, init_args = factory, {}
+    if isinstance(factory, partial):
+        # jsonargparse hands over partial(its own call, its instantiator, the class, **init_args)
+        built = factory.args[-1] if factory.args else factory.func
+        init_args = factory.keywords
+        if factory.args and (isinstance(factory.func, type) or not isinstance(built, type)):
+            raise ValueError(f"{field}={factory} has positional arguments: give them by name")
+    if not isinstance(built, type) and (init_args or not isinstance(built, FunctionType)):
+        raise ValueError(f"{field}={built} is no class: write it as a class with init_args")
+    path = _import_path(built)
+    if not init_args:
+        return path
+    return {"class_path": path, "init_args": _value_to_plain(dict(init_args), f"{field}.init_args")}
+
+
+def _factory_from_plain(plain: str | dict[str, Any], field: str, base: type) -> Callable:
+    if isinstance(plain, str):
+        plain = {"class_path": plain, "init_args": {}}
+    built, init_args = _import(plain["class_path"]), _value_from_plain(plain["init_args"])
+    # What a checkpoint names is called with what it says: let that be nothing but network parts.
+    if isinstance(built, FunctionType) and not init_args:
+        return built
+    if not (isinstance(built, type) and issubclass(built, base)):
+        raise ValueError(f"{field}: {plain['class_path']} is no {base.__name__}")
+    return partial(built, **init_args) if init_args else built
+
+
+def _value_to_plain(value: Any, where: str) -> Any:
+    if value is None or type(value) in (bool, int, float, str):  # no subclass: Enum, NumPy's
+        return value
+    if isinstance(value, list | tuple):
+        items = [_value_to_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return {_TUPLE: items} if isinstance(value, tuple) else items
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _value_to_plain(item, f"{where}.{key}") for key, item in value.items()}
+    raise ValueError(
+        f"{where} is a {type(value).__name__}, which a checkpoint cannot describe: "
+        "take numbers, strings, lists and dicts as arguments"
+    )
+
+
+def _value_from_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value_from_plain(item) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {_TUPLE}:
+            return tuple(_value_from_plain(item) for item in value[_TUPLE])
+        return {key: _value_from_plain(item) for key, item in value.items()}
+    return value
+
+
+def _import_path(built: Any) -> str:
+    path = f"{built.__module__}.{built.__qualname__}"
+    if built.__module__ == "__main__" or "." in built.__qualname__ or _import(path) is not built:
+        raise ValueError(
+            f"{path} cannot be imported where the checkpoint is used: "
+            "define it at the top level of a module"
+        )
+    return path
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be imported ({error}): "
+            "put the file that defines it on PYTHONPATH, or restore the class"
+        ) from error

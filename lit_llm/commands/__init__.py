@@ -1,0 +1,1 @@
+"""The commands of the command line, one file each; `lit_llm.cli` picks one."""

@@ -1,0 +1,152 @@
+"""Several YAML files merged into one configuration.
+
+A recipe lists the `parts` it is made of, by paths relative to itself. They are merged in their
+order, then come the recipe's own keys, then the next `--config`. Mappings are merged key by key;
+anything else is replaced; and a part that changes its class starts without the old class's
+arguments, for they mean nothing to the new one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: 3e-4 is a number, and a key given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ValueError(f"line {line}: key {key!r} is given twice: keep one of them")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text: str) -> Any:
+    """Read one value as YAML, as flags are read."""
+    return yaml.load(text, Loader=_Loader)
+
+
+class Configuration:
+    """The merged configuration, and for each key the file that gave it."""
+
+    def __init__(self, files: Sequence[str | Path] = ()) -> None:
+        self.values: dict[str, Any] = {}
+        self.origin: dict[str, str] = {}
+        for file in files:
+            self._add(Path(file), ())
+
+    def _add(self, file: Path, parents: tuple[Path, ...]) -> None:
+        if file.resolve() in parents:
+            raise ValueError(f"{file} is a part of itself: remove it from the list of parts")
+        values = _read(file)
+        parts = values.pop("parts", [])
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"{file}: parts must be a list of paths, got {parts!r}")
+        for part in parts:
+            self._add(file.parent / part, (*parents, file.resolve()))
+        self.values = merge(self.values, values)
+        self.origin.update({key: str(file) for key in _keys(values)})
+
+    def replace_class(self, key: str, class_path: str) -> bool:
+        """Apply a flag that changes the class of a part; False if `key` holds no class.
+
+        Args:
+            key: dotted, with or without `init_args`, such as data.corpus
+            class_path: what it becomes
+        """
+        node: Any = self.values
+        *path, last = key.removesuffix(".class_path").split(".")
+        for name in path:
+            node = _child(node, name)
+        node = _arguments(node)
+        old = node.get(last) if isinstance(node, dict) else None
+        if not isinstance(old, dict) or "class_path" not in old:
+            return False
+        node[last] = merge(old, {"class_path": class_path})
+        return True
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Merge `new` over `old`, neither of which changes."""
+    if "class_path" in new and new["class_path"] != old.get("class_path", new["class_path"]):
+        return dict(new)
+    merged = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, dict) and isinstance(old.get(key), dict)
+        merged[key] = merge(old[key], value) if both else value
+    return merged
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ValueError(f"{file}: no such configuration file{_nearest(file)}") from None
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {_one_line(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{file}, {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold keys and values, got {type(values).__name__}")
+    return _nested(values)
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Write `a.b: 1` as `a: {b: 1}`, so that both spellings merge alike."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        value = _nested(value) if isinstance(value, dict) else value
+        first, *rest = str(key).split(".") if re.fullmatch(r"[\w.]+", str(key)) else [str(key)]
+        for name in reversed(rest):
+            value = {name: value}
+        nested = merge(nested, {first: value})
+    return nested
+
+
+def _child(node: Any, name: str) -> Any:
+    node = _arguments(node) if name != "init_args" else node
+    return node.get(name) if isinstance(node, dict) else None
+
+
+def _arguments(node: Any) -> Any:
+    if isinstance(node, dict) and "class_path" in node:
+        return node.get("init_args")
+    return node
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")
+
+
+def _nearest(file: Path) -> str:
+    there = [str(path) for path in file.parent.glob("*.yaml")]
+    match = difflib.get_close_matches(str(file), there, 1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,196 @@
+"""fit, validate and test: a LightningCLI whose runs live in folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_llm.callbacks.checkpointing import Checkpoint
+from lit_llm.callbacks.csv_log import CSVLog
+from lit_llm.callbacks.nan_guard import NanGuard
+from lit_llm.callbacks.progress import Progress
+from lit_llm.callbacks.run_report import RunReport
+from lit_llm.callbacks.samples import Samples
+from lit_llm.callbacks.save_config import SaveConfig
+from lit_llm.callbacks.tensorboard_log import TensorBoardLog
+from lit_llm.callbacks.throughput import Throughput
+from lit_llm.checkpoint.bundle import read_meta
+from lit_llm.checkpoint.find import checkpoints, resolve
+from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
+from lit_llm.commands.compose import Configuration, merge
+from lit_llm.commands.parser import Parser, explained_errors, flag_value, merged_file, read
+from lit_llm.data.module import TextData
+from lit_llm.training.module import LitLLM
+
+TRAINER_DEFAULTS = {
+    "max_epochs": -1,  # the data is endless: max_steps ends a run
+    "use_distributed_sampler": False,  # it would shuffle what our order has fixed
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,  # there are no epochs: val_check_interval counts steps
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+}
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run fit, validate or test."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    quiet_libraries()
+    configuration, flags = read(arguments)
+    adopt_checkpoint(configuration, flags)
+    with explained_errors(configuration, flags), merged_file(configuration) as config:
+        RunCLI(args=[command, *config, *flags])
+
+
+def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
+    """Let `model.init_from` supply the network's sizes, beneath whatever the user gave.
+
+    A size that the user gives all the same stays, and then the weights do not fit: an error that
+    names the first that does not.
+    """
+    init_from = flag_value(flags, "model.init_from")
+    if init_from is None:
+        init_from = (configuration.values.get("model") or {}).get("init_from")
+    if init_from in (None, "null"):
+        return
+    folder = resolve(init_from)
+    network = read_meta(folder)["model"]
+    for linked in ("vocab_size", "max_seq_len"):
+        network.pop(linked)
+    configuration.values = merge({"model": {"gpt": network}}, configuration.values)
+    flags += ["--model.init_from", str(folder)]
+
+
+def quiet_libraries() -> None:
+    """Leave out advice and advertising of libraries that says nothing about the run."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*LightningCLI's args parameter.*",
+        ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it is meant
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    noise = ("GPU available", "TPU available", "HPU available", "💡 Tip", "Seed set to")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(lambda r: not r.getMessage().startswith(noise))
+
+
+class RunCLI(LightningCLI):
+    """A run is a folder: checkpoints/<run>/ holds what it writes and says whether it exists."""
+
+    def __init__(self, args: list[str], **kwargs: Any) -> None:
+        super().__init__(
+            LitLLM,
+            TextData,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_class=Parser,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=1337,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+            **kwargs,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skip = {"model", "datamodule", "train_dataloaders", "val_dataloaders", "dataloaders"}
+        skip |= {"weights_only"}  # never anything else
+        return {"fit": skip, "validate": skip, "test": skip}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str, default="unnamed", help="folder below runs_dir")
+        parser.add_argument("--runs_dir", type=str, default="checkpoints", help="where runs live")
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(Samples, "samples")
+        # Facts with one owner: the right-hand side leaves the command line and cannot be wrong.
+        parser.link_arguments("data.vocab_size", "model.gpt.vocab_size", apply_on="instantiate")
+        parser.link_arguments("data.init_args.seq_len", "model.gpt.max_seq_len")
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("model.init_from", "data.init_args.tokenizer_from")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would put the checkpoint's values over what the user gave."""
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self._get(self.config, "runs_dir")) / self._get(self.config, "run")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            config["ckpt_path"] = self._where_to_start(config["ckpt_path"])
+        elif config["ckpt_path"] is None:
+            raise ValueError(
+                f"{self.subcommand} needs a checkpoint, got none: give --ckpt_path PATH or last"
+            )
+        else:
+            config["ckpt_path"] = str(resolve(config["ckpt_path"], self.run_dir))
+
+    def _where_to_start(self, ckpt_path: str | None) -> str | None:
+        """A checkpoint to continue from, or None for a run that does not exist yet."""
+        there = checkpoints(self.run_dir)
+        if ckpt_path == "last" and not there:
+            print(f"{self.run_dir} holds no checkpoint yet: starting at step 0")
+            return None
+        if ckpt_path is not None:
+            return str(resolve(ckpt_path, self.run_dir))
+        if there and not self._get(self.config, "trainer").get("fast_dev_run"):
+            raise ValueError(
+                f"{self.run_dir} already holds a run ({there[-1].name}).\n"
+                "Add --ckpt_path last to continue it, --run NAME to start another one, "
+                "or delete the folder"
+            )
+        return None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        loggers = config["logger"]
+        if loggers is not False and not config["fast_dev_run"]:
+            own = [CSVLog(str(self.run_dir)), TensorBoardLog(str(self.run_dir))]
+            given = loggers if isinstance(loggers, list) else [loggers]
+            loggers = own + [logger for logger in given if not isinstance(logger, bool | None)]
+        callbacks = config["callbacks"] or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        plugins = config["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(self.run_dir),
+                logger=loggers,
+                callbacks=[*callbacks, SaveConfig(), NanGuard(), RunReport()],
+                plugins=[*plugins, FolderCheckpointIO()],
+                **kwargs,
+            )
+        except (ValueError, TypeError, RuntimeError) as error:
+            # An unknown strategy, an accelerator that is not there, a precision it does not have.
+            raise ValueError(f"trainer: {error}") from error
+
+    def after_instantiate_classes(self) -> None:
+        self.model.run_config = self._plain_config()
+        if self.trainer.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError(
+                f"{os.environ['WORLD_SIZE']} processes were started, but the trainer knows of one: "
+                "each would train a model of its own.\nUse a trainer file for several devices, "
+                "such as -c configs/trainer/ddp.yaml"
+            )
+
+    def _plain_config(self) -> dict[str, Any]:
+        """The whole configuration as parsed, without the links' targets."""
+        text = self._parser(self.subcommand).dump(
+            self.config[self.subcommand], skip_none=False, format="yaml"
+        )
+        config = yaml.safe_load(text)
+        return {key: value for key, value in config.items() if key != "ckpt_path"}

@@ -1,0 +1,142 @@
+"""The prepared folder: the encoded units as one, with tokenizer, data card and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lit_llm.data.atomic import new_folder
+from lit_llm.data.card import card_markdown, data_card
+from lit_llm.data.join import join_shards
+from lit_llm.data.scan import read_bad
+from lit_llm.data.settings import Preparation
+from lit_llm.data.shards import Shards
+from lit_llm.tokenizer.base import Tokenizer
+from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus that is ready to train on."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    train: Path
+    """Folder for `Shards`."""
+    val: Path | None
+    """Folder for `Shards`; None with val_fraction=0."""
+    card: dict[str, Any]
+    """The data card, plain values."""
+    work: dict[str, int]
+    """Units that were scanned and encoded to get here; zeros where all was there."""
+
+    def verify(self) -> None:
+        """Compare every file with its SHA-256.
+
+        Raises:
+            ValueError: a file is missing or is not what was written.
+        """
+        for name, expected in _read_json(self.folder / "manifest.json").items():
+            path = self.folder / name
+            if not path.is_file() or _sha256(path) != expected:
+                raise ValueError(f"{path} is damaged: delete {self.folder} and prepare again")
+        for split in filter(None, (self.train, self.val)):
+            Shards(split).verify()
+
+
+def open_prepared(
+    folder: Path, tokenizer: Tokenizer | None = None, work: dict[str, int] | None = None
+) -> Prepared:
+    """Open a prepared folder.
+
+    Args:
+        folder: one of cache_dir/prepared/
+        tokenizer: the one that it was prepared with, if it is at hand; else it is loaded
+        work: what it took to prepare it
+
+    Raises:
+        ValueError: the folder is not complete.
+    """
+    card = _read_json(folder / "card.json")
+    _read_json(folder / "manifest.json")
+    val = folder / "val" if card["settings"]["val_fraction"] else None
+    for split in filter(None, (folder / "train", val)):
+        Shards(split)
+    tokenizer = tokenizer or load_tokenizer(folder / "tokenizer")
+    work = work or {"scanned": 0, "encoded": 0}
+    return Prepared(folder, tokenizer, folder / "train", val, card, work)
+
+
+def assemble(
+    target: Path,
+    scans: Sequence[Path],
+    encoded: Sequence[Path],
+    dropped: int,
+    tokenizer: Tokenizer,
+    settings: Preparation,
+) -> None:
+    """Make a prepared folder of units.
+
+    Raises:
+        ValueError: a split has no document at all.
+    """
+    about = {
+        "class": type(tokenizer).__name__,
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    card = data_card(scans, encoded, dropped, about, asdict(settings))
+    with new_folder(target) as folder:
+        _require_documents(card)
+        for split in ("train", "val") if settings.val_fraction else ("train",):
+            join_shards(folder / split, [unit / split for unit in encoded])
+        (folder / "tokenizer").mkdir()
+        save_tokenizer(tokenizer, folder / "tokenizer")
+        _write(folder / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        _write(folder / "card.md", card_markdown(card))
+        with (folder / "bad.jsonl").open("w", encoding="utf-8", newline="\n") as handle:
+            for record in chain.from_iterable(map(read_bad, scans)):
+                handle.write(json.dumps(record) + "\n")
+        in_manifest = [path for path in folder.rglob("*") if path.suffix != ".bin"]
+        hashes = {
+            path.relative_to(folder).as_posix(): _sha256(path)
+            for path in sorted(in_manifest)
+            if path.is_file()
+        }
+        _write(folder / "manifest.json", json.dumps(hashes, indent=1) + "\n")
+
+
+def _require_documents(card: dict[str, Any]) -> None:
+    settings = card["settings"]
+    wanted = ("train", "val") if settings["val_fraction"] else ("train",)
+    for split in wanted:
+        if not card[split]["documents"]:
+            total = sum(card[name]["documents"] for name in ("train", "val"))
+            raise ValueError(
+                f"no document for {split}: {total} in all, val_fraction={settings['val_fraction']}"
+                f", val_split={settings['val_split']}\ngive more text or another val_fraction; "
+                "for few long texts val_split=tails; without validation val_fraction=0"
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{path} is missing or damaged: delete {path.parent} and prepare again"
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,52 @@
+"""Folders that are either complete or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target` that takes its name when the block ends well.
+
+    Every file is on the disk before the name changes, so neither a killed process nor a power
+    cut leaves something at `target` that is not complete. When another process has made
+    `target` in the meantime its folder stays: both hold the same, or they would have different
+    names.
+    """
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders; its renames are journalled
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half done. Call it only where no other process writes."""
+    for path in folder.glob("*/*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)

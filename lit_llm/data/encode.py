@@ -1,0 +1,138 @@
+"""The second look at a unit: its documents as token shards, train and val apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_llm.data.atomic import new_folder
+from lit_llm.data.clean import byte_count
+from lit_llm.data.corpus.base import Conversation, Text, Unit
+from lit_llm.data.scan import good_documents, read_documents, require_unchanged
+from lit_llm.data.shards import ShardWriter
+from lit_llm.data.split import cut_tail, held_out
+from lit_llm.tokenizer.base import Tokenizer
+from lit_llm.tokenizer.chat import ChatTemplate
+
+BATCH_BYTES = 2**20
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """Encode the good documents of `unit`, without those at `drop`, into `folder`."""
+
+    unit: Unit
+    fingerprint: str
+    scan: Path
+    drop: np.ndarray
+    tokenizer: Tokenizer
+    has_mask: bool
+    val_fraction: float
+    val_split: str
+    seed: int
+    folder: Path
+
+
+def encode(job: EncodeJob) -> None:
+    """Write train/, val/ and stats.json.
+
+    A text is stored as bos + its tokens + eos, a conversation as its template says.
+
+    Raises:
+        ValueError: the unit's content changed in between, or the tokenizer lacks a control token.
+    """
+    stats = {split: _Stats() for split in SPLITS}
+    with new_folder(job.folder) as folder:
+        with ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(
+                    ShardWriter(
+                        folder / split,
+                        vocab_size=job.tokenizer.vocab_size,
+                        tokenizer_fingerprint=job.tokenizer.fingerprint,
+                        has_mask=job.has_mask,
+                    )
+                )
+                for split in SPLITS
+            }
+            for batch in _batches(_assigned(job)):
+                documents = [document for _, document in batch]
+                for (split, document), (ids, mask) in zip(
+                    batch, _tokens(documents, job.tokenizer), strict=True
+                ):
+                    writers[split].append(ids, mask)
+                    stats[split].add(document, len(ids), len(ids) if mask is None else sum(mask))
+        require_unchanged(job.unit, job.fingerprint)
+        plain = {split: stats[split].__dict__ for split in SPLITS}
+        (folder / "stats.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+
+
+def read_stats(folder: Path) -> dict[str, dict[str, Any]]:
+    """Counts of an encoded unit by split: documents, bytes, tokens, trained, longest, source."""
+    return json.loads((folder / "stats.json").read_text(encoding="utf-8"))
+
+
+class _Stats:
+    def __init__(self) -> None:
+        self.documents = self.bytes = self.tokens = self.trained = self.longest = 0
+        self.source = ""
+
+    def add(self, document: Text | Conversation, tokens: int, trained: int) -> None:
+        self.documents += 1
+        self.bytes += byte_count(document)
+        self.tokens += tokens
+        self.trained += trained
+        if tokens > self.longest:
+            self.longest, self.source = tokens, document.source
+
+
+def _assigned(job: EncodeJob) -> Iterator[tuple[str, Text | Conversation]]:
+    """Yield each document that stays, with its split."""
+    hashes = read_documents(job.scan)
+    stays = np.ones(len(hashes), bool)
+    stays[job.drop] = False
+    val = held_out(hashes, job.val_fraction, job.seed)
+    for place, document in enumerate(good_documents(job.unit, len(hashes))):
+        if not stays[place]:
+            continue
+        if job.val_split == "documents":
+            yield SPLITS[int(val[place])], document
+            continue
+        assert isinstance(document, Text)
+        for split, text in zip(SPLITS, cut_tail(document.text, job.val_fraction), strict=True):
+            if text:
+                yield split, Text(text, document.source)
+
+
+def _batches(
+    documents: Iterator[tuple[str, Text | Conversation]],
+) -> Iterator[list[tuple[str, Text | Conversation]]]:
+    batch, size = [], 0
+    for split, document in documents:
+        batch.append((split, document))
+        size += len(document.text) if isinstance(document, Text) else 1000
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _tokens(
+    documents: list[Text | Conversation], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], list[bool] | None]]:
+    texts = [document.text for document in documents if isinstance(document, Text)]
+    encoded = iter(tokenizer.encode_batch(texts))
+    ends = (tokenizer.special_id("bos"), tokenizer.special_id("eos")) if texts else (0, 0)
+    for document in documents:
+        if isinstance(document, Text):
+            yield [ends[0], *next(encoded), ends[1]], None
+        else:
+            yield ChatTemplate().encode(tokenizer, document.messages)

@@ -1,0 +1,136 @@
+"""Which samples one data-parallel rank fetches, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lit_llm.data.batch import Row, collate, empty_row
+from lit_llm.data.order import Order
+
+
+class Rows(Protocol):
+    """Rows by number, as `lit_llm.data.packing` makes them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Row: ...
+
+
+class OrderedRows(Dataset[Row]):
+    """The rows of one or several corpora, addressed by their position in the run."""
+
+    def __init__(self, components: Sequence[Rows], order: Order) -> None:
+        self.components = components
+        self.order = order
+
+    def __getitem__(self, position: int) -> Row:
+        component, row = self.order[position]
+        return self.components[component][row]
+
+
+class AllRows(Dataset[Row]):
+    """The rows of several corpora, one corpus after another; an index past the end is padding."""
+
+    def __init__(self, components: Sequence[Rows]) -> None:
+        self.components = components
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.components)
+
+    def __getitem__(self, index: int) -> Row:
+        for rows in self.components:
+            if index < len(rows):
+                return rows[index]
+            index -= len(rows)
+        return empty_row(self.components[0][0])
+
+
+class EndlessSampler(Sampler[list[int]]):
+    """Positions of one rank's micro-batches, from a given step on, without end.
+
+    Step s of the run is always positions [s * global_batch_size, (s + 1) * global_batch_size).
+    Its micro-batches, and each micro-batch's share for each rank, are slices of that range in
+    order: how the range is cut decides who fetches a sample, never whether it is fetched.
+
+    Args:
+        global_batch_size: samples of an optimizer step
+        micro_batch_size: samples that one rank takes at a time; times `ranks` it must divide
+            the global batch
+        rank: which data-parallel rank this is
+        ranks: how many there are
+        first_step: asked whenever an iteration begins: a loader that Lightning iterates anew
+            goes on where the run is, and does not start over
+    """
+
+    def __init__(
+        self,
+        global_batch_size: int,
+        micro_batch_size: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        first_step: Callable[[], int],
+    ) -> None:
+        assert global_batch_size % (micro_batch_size * ranks) == 0
+        assert 0 <= rank < ranks
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.ranks = ranks
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # No step begins in the middle: global_batch_size is a multiple of what all ranks take.
+        position = self.first_step() * self.global_batch_size + self.rank * self.micro_batch_size
+        while True:
+            yield list(range(position, position + self.micro_batch_size))
+            position += self.micro_batch_size * self.ranks
+
+
+class OnceSampler(Sampler[list[int]]):
+    """Each of `n` rows once over all ranks, in order.
+
+    All batches of all ranks have the same shape, and all ranks the same number of them, for
+    collectives and compiled blocks; what is missing at the end are indices from `n` on.
+    """
+
+    def __init__(self, n: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> None:
+        self.n = n
+        self.batch_size = batch_size
+        self.rank = rank
+        self.ranks = ranks
+
+    def __len__(self) -> int:
+        return -(-self.n // (self.batch_size * self.ranks))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(len(self)):
+            start = (batch * self.ranks + self.rank) * self.batch_size
+            yield list(range(start, start + self.batch_size))
+
+
+def batch_loader(
+    rows: Dataset[Row],
+    sampler: EndlessSampler | OnceSampler,
+    *,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Row]:
+    """A loader of `Batch`es, which are the same for any number of workers.
+
+    It has a generator of its own because PyTorch draws a seed for the workers from it: from the
+    global one, each validation would change the dropout of the training steps that follow.
+    """
+    return DataLoader(
+        rows,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),
+    )

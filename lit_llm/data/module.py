@@ -1,0 +1,357 @@
+"""The data as the Trainer takes it: text to learn from, or prompts to answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_llm.data.batch import Row
+from lit_llm.data.corpus import Corpus
+from lit_llm.data.loader import (
+    AllRows,
+    EndlessSampler,
+    OnceSampler,
+    OrderedRows,
+    Rows,
+    batch_loader,
+)
+from lit_llm.data.order import Order
+from lit_llm.data.packing import FirstFitRows, TooLong
+from lit_llm.data.parts import Part, given_tokenizer, open_rows
+from lit_llm.data.prepare import Prepared, prepare_all
+from lit_llm.data.prompts import Prompt, Questions, from_file, from_questions, from_texts
+from lit_llm.data.settings import OnBad, Preparation
+from lit_llm.data.shards import Shards
+from lit_llm.tokenizer import Tokenizer
+from lit_llm.tokenizer.base import class_path
+
+
+class TextData(L.LightningDataModule):
+    """Rows of tokens from one or several corpora, for training and validation.
+
+    Text is packed without padding, conversations are never split: see docs/packing.md. Which
+    samples a step holds is decided by seed and step alone: see docs/order.md.
+
+    Args:
+        corpus: where the text comes from; several: a name for each, with its corpus and weight
+        tokenizer: an existing one, or a recipe that is trained on the corpora
+        seq_len: tokens of a row, and the model's context
+        global_batch_size: rows of an optimizer step, over all devices
+        micro_batch_size: rows that one device takes at a time; null: all of its share. The rest
+            is gradient accumulation.
+        val_fraction: share of each corpus that is kept for validation; 0: none
+        val_split: keep whole `documents`, chosen by hash, or the `tails` of all of them
+        split_seed: another one keeps other documents
+        deduplicate: leave out documents that equal an earlier one
+        tokenizer_bytes: text that a tokenizer is trained on, at most
+        on_bad: leave out records that cannot be used (`skip`), or stop at the first (`error`)
+        max_bad_share: stop if more of the records than this are bad
+        attend_across_documents: let text see the documents before it in its row
+        too_long: what to do about conversations longer than seq_len: `drop` or `error`
+        num_workers: processes that make batches; 0: the training process itself
+        prepare_workers: processes that prepare; null: one per CPU core
+        cache_dir: where prepared tokens are kept
+        order_seed: another one gives another order to a run that is otherwise the same
+        tokenizer_from: a checkpoint whose tokenizer is used, as when fine-tuning
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus | dict[str, Part],
+        tokenizer: Tokenizer | None = None,
+        seq_len: int = 256,
+        global_batch_size: int = 32,
+        micro_batch_size: int | None = None,
+        val_fraction: float = 0.1,
+        val_split: Literal["documents", "tails"] = "documents",
+        split_seed: int = 0,
+        deduplicate: bool = True,
+        tokenizer_bytes: int = 20_000_000,
+        on_bad: Literal["skip", "error"] = "skip",
+        max_bad_share: float = 0.05,
+        attend_across_documents: bool = False,
+        too_long: TooLong = "drop",
+        num_workers: int = 0,
+        prepare_workers: int | None = None,
+        cache_dir: str = ".cache/lit_llm",
+        order_seed: int = 0,
+        tokenizer_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"seq_len": seq_len, "global_batch_size": global_batch_size}
+        for name, size in {**sizes, "micro_batch_size": micro_batch_size}.items():
+            if size is not None and size < 1:
+                raise ValueError(f"data.{name}={size} must be at least 1")
+        self.parts = corpus if isinstance(corpus, dict) else {"corpus": Part(corpus)}
+        if not self.parts:
+            raise ValueError("data.corpus names no corpus: give one, or a name for each of several")
+        self.seq_len = seq_len
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.attend_across_documents = attend_across_documents
+        self.too_long: TooLong = too_long
+        self.num_workers = num_workers
+        self.order_seed = order_seed
+        self.seed = 0
+        """The run's seed, set by whoever knows it before training begins."""
+        self._given = given_tokenizer(tokenizer, tokenizer_from)
+        self._preparation = Preparation(
+            val_fraction=val_fraction,
+            val_split=val_split,
+            split_seed=split_seed,
+            deduplicate=deduplicate,
+            tokenizer_bytes=tokenizer_bytes,
+        )
+        self._prepare = partial(
+            prepare_all,
+            cache_dir=Path(cache_dir),
+            bad=OnBad(on_bad=on_bad, max_bad_share=max_bad_share),
+            workers=prepare_workers,
+        )
+        self._prepared: dict[str, Prepared] = {}
+        self._train: list[Rows] = []
+        self._val: list[Rows] = []
+
+    # -- preparation -----------------------------------------------------------------------------
+
+    @property
+    def prepared(self) -> dict[str, Prepared]:
+        """The prepared corpora by name; made when first asked for, by one process of several."""
+        if not self._prepared:
+            found = self._prepare(
+                [part.corpus for part in self.parts.values()],
+                self._given,
+                self._preparation,
+                progress=getattr(rank_zero_only, "rank", 0) == 0,
+            )
+            self._prepared = dict(zip(self.parts, found, strict=True))
+        return self._prepared
+
+    def prepare_data(self) -> None:
+        """Train the tokenizer and write the shards, unless the cache has them."""
+        assert self.prepared
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The trained tokenizer."""
+        return next(iter(self.prepared.values())).tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def token_bytes_V(self) -> Tensor:
+        """UTF-8 bytes that each id stands for, int32: turns nats per token into bits per byte."""
+        tokenizer = self.tokenizer
+        sizes = [len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+        return torch.tensor(sizes, dtype=torch.int32)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The data card of each corpus by name."""
+        return {name: prepared.card for name, prepared in self.prepared.items()}
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether conversations are learned, so that prompts belong into a chat template."""
+        return any(Shards(prepared.train).has_mask for prepared in self.prepared.values())
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint remembers of its data, as plain values."""
+        return {
+            "class_path": class_path(type(self)),
+            "seq_len": self.seq_len,
+            "global_batch_size": self.global_batch_size,
+            "attend_across_documents": self.attend_across_documents,
+            "tokenizer": self.tokenizer.fingerprint,
+            "parts": {
+                name: {
+                    "corpus": class_path(type(part.corpus)),
+                    "weight": part.weight,
+                    "prepared": self.prepared[name].folder.name,
+                }
+                for name, part in self.parts.items()
+            },
+        }
+
+    # -- the size of a step ------------------------------------------------------------------------
+
+    @property
+    def dp_size(self) -> int:
+        """Ranks that see different data; 1 without a Trainer."""
+        return int(self._sampler_kwargs().get("num_replicas", 1))
+
+    @property
+    def dp_rank(self) -> int:
+        """Which of them this process belongs to; 0 without a Trainer."""
+        return int(self._sampler_kwargs().get("rank", 0))
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches of an optimizer step.
+
+        Raises:
+            ValueError: the global batch does not split into equal micro-batches.
+        """
+        micro = self.micro_batch_size or max(1, self.global_batch_size // self.dp_size)
+        at_once = micro * self.dp_size
+        steps, rest = divmod(self.global_batch_size, at_once)
+        if rest:
+            raise ValueError(
+                f"data.global_batch_size={self.global_batch_size} is no multiple of the {at_once} "
+                f"rows that {self.dp_size} devices take at a time,\n{micro} each: change it, or "
+                "data.micro_batch_size, or the number of devices"
+            )
+        return steps
+
+    @property
+    def nominal_tokens_per_step(self) -> int:
+        """Tokens of an optimizer step, padding and masked prompts included."""
+        return self.global_batch_size * self.seq_len
+
+    def _sampler_kwargs(self) -> dict[str, Any]:
+        # Strategies of one device have none. Tensor parallelism counts a group as one rank here.
+        return getattr(getattr(self.trainer, "strategy", None), "distributed_sampler_kwargs", {})
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Open the prepared corpora.
+
+        Raises:
+            ValueError: there is no row for training, or none for validation where it is asked for.
+        """
+        if stage == "fit":
+            self._train = self._rows(validation=False)
+        if self._preparation.val_fraction or stage != "fit":
+            self._val = self._rows(validation=True)
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """Batches without end, from the step on that the Trainer has reached."""
+        weights = [part.weight for part in self.parts.values()] if len(self.parts) > 1 else None
+        order = Order([len(rows) for rows in self._train], weights, self.seed + self.order_seed)
+        sampler = EndlessSampler(
+            self.global_batch_size,
+            self.global_batch_size // (self.accumulate * self.dp_size),
+            rank=self.dp_rank,
+            ranks=self.dp_size,
+            first_step=self._first_step,
+        )
+        return self._loader(OrderedRows(self._train, order), sampler)
+
+    def val_dataloader(self) -> DataLoader[Row] | list[Any]:
+        """Every row of validation once, in order; no loader with val_fraction=0."""
+        if not self._val:
+            return []
+        rows = AllRows(self._val)
+        batch_size = self.global_batch_size // (self.accumulate * self.dp_size)
+        sampler = OnceSampler(len(rows), batch_size, rank=self.dp_rank, ranks=self.dp_size)
+        return self._loader(rows, sampler)
+
+    def test_dataloader(self) -> DataLoader[Row] | list[Any]:
+        """The same as for validation."""
+        return self.val_dataloader()
+
+    def _first_step(self) -> int:
+        if self.trainer is None or self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return 0  # to overfit is to see the same few batches for ever
+        return self.trainer.global_step
+
+    def _loader(
+        self, rows: OrderedRows | AllRows, sampler: EndlessSampler | OnceSampler
+    ) -> DataLoader[Row]:
+        device = self.trainer.strategy.root_device.type if self.trainer else "cpu"
+        return batch_loader(
+            rows, sampler, num_workers=self.num_workers, pin_memory=device == "cuda"
+        )
+
+    def _rows(self, *, validation: bool) -> list[Rows]:
+        found = []
+        for name, prepared in self.prepared.items():
+            rows = open_rows(
+                prepared,
+                self.seq_len,
+                validation=validation,
+                attend_across_documents=self.attend_across_documents,
+                too_long=self.too_long,
+            )
+            if isinstance(rows, FirstFitRows) and rows.n_too_long:
+                rank_zero_warn(
+                    f"{name}: {rows.n_too_long} of {rows.shards.n_documents} conversations are "
+                    f"longer than seq_len={self.seq_len} and left out (the longest has "
+                    f"{rows.longest} tokens): raise data.seq_len to keep them"
+                )
+            found.append(rows)
+        return found
+
+
+class PromptData(L.LightningDataModule):
+    """Prompts for `predict`, in their order; give one of the three sources.
+
+    Args:
+        prompts: the prompts themselves
+        file: a text file with one per line, or JSONL with "prompt" or "messages" in each line
+        questions: a test with known answers, such as the village's quiz
+        batch_size: prompts that are answered together
+
+    Raises:
+        ValueError: no source is given, or several.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | None = None,
+        file: str | None = None,
+        questions: Questions | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        sources = {"prompts": prompts, "file": file, "questions": questions}
+        given = [f"data.{name}" for name, source in sources.items() if source is not None]
+        if len(given) != 1 or prompts == []:
+            raise ValueError(
+                f"predict needs prompts from one source, got {' and '.join(given) or 'none'}:\n"
+                """give --data.prompts '["Hello"]', or --data.file prompts.txt"""
+            )
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size={batch_size} must be at least 1")
+        self._prompts = prompts
+        self._file = file
+        self._questions = questions
+        self.batch_size = batch_size
+
+    def transfer_batch_to_device(
+        self, batch: list[Prompt], device: torch.device, dataloader_idx: int
+    ) -> list[Prompt]:
+        """Nothing moves: prompts are text, and become tokens where the model is."""
+        return batch
+
+    def records(self) -> list[Prompt]:
+        """All prompts, whatever the source.
+
+        Raises:
+            ValueError: the file is missing or has a bad line.
+        """
+        if self._file is not None:
+            return from_file(Path(self._file))
+        if self._questions is not None:
+            return from_questions(self._questions)
+        return from_texts(self._prompts or [])
+
+    def predict_dataloader(self) -> DataLoader[Prompt]:
+        """Lists of at most `batch_size` prompts."""
+        prompts = cast(Dataset[Prompt], self.records())  # a list is a dataset, if not by its type
+        return DataLoader(prompts, batch_size=self.batch_size, collate_fn=_as_they_are)
+
+
+def _as_they_are(prompts: list[Prompt]) -> list[Prompt]:
+    return prompts

@@ -1,0 +1,119 @@
+"""Doing many like jobs on several processes, with a bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+ALONE_SECONDS = 1.0  # a process takes about as long to start: small work is done before that
+
+
+class Workers:
+    """Runs functions of the top level of a module over picklable jobs.
+
+    Args:
+        count: processes; 0 or 1: in this one; None: as many as the machine has cores for us
+        progress: draw a bar
+    """
+
+    def __init__(self, count: int | None, progress: bool) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.count = (cores or 1) if count is None else count
+        self._pool: ProcessPoolExecutor | None = None
+        self._bar = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            disable=not progress,
+        )
+
+    def __enter__(self) -> Workers:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar, if there is a bar."""
+        if not self._bar.disable:
+            self._bar.console.print(line, highlight=False)
+
+    def map(self, title: str, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+        """Yield the results in the order of the jobs.
+
+        Raises:
+            ValueError: a process died; and whatever `function` raises.
+        """
+        if not jobs:
+            return
+        task = self._bar.add_task(title, total=len(jobs))
+        start = time.monotonic()
+        for done, job in enumerate(jobs):
+            quick = self._pool is None and time.monotonic() - start < ALONE_SECONDS
+            if self.count > 1 and done < len(jobs) - 1 and not quick:
+                for result in self._parallel(function, jobs[done:]):
+                    self._bar.advance(task)
+                    yield result
+                return
+            result = function(job)
+            self._bar.advance(task)
+            yield result
+
+    def _parallel(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.count, multiprocessing.get_context("spawn"), initializer=_follow_parent
+            )
+        waiting: deque[Future[R]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(self._pool.submit(function, job))
+                if len(waiting) > 2 * self.count:  # enough to do, and few jobs in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise ValueError(
+                f"one of {self.count} worker processes was killed, perhaps for want of memory: "
+                "run again (what is done stays) with fewer workers"
+            ) from None
+
+
+def _follow_parent() -> None:
+    """End with the parent, however it ends; leave Ctrl-C to it.
+
+    Without this the workers of a parent that was killed wait for their next job forever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

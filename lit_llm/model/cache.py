@@ -1,0 +1,62 @@
+"""Keys and values of the tokens so far, so that each new token costs one position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lit_llm.model.config import GPTConfig
+
+
+@dataclass
+class LayerCache:
+    """One layer's keys and values; slot s holds the token at position s of its sequence."""
+
+    k_BKSE: Tensor
+    v_BKSE: Tensor
+
+    def write(self, k_BKTE: Tensor, v_BKTE: Tensor, positions_BT: Tensor) -> None:
+        """Put new keys and values into the slots of their positions, row by row.
+
+        They take the cache's dtype: under autocast they are narrower than the weights.
+        """
+        index_BKTE = positions_BT[:, None, :, None].expand_as(k_BKTE)
+        self.k_BKSE.scatter_(2, index_BKTE, k_BKTE.type_as(self.k_BKSE))
+        self.v_BKSE.scatter_(2, index_BKTE, v_BKTE.type_as(self.v_BKSE))
+
+
+class KVCache:
+    """The caches of all layers, allocated once for `batch` sequences of up to `slots` tokens."""
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        slots: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if slots > config.max_seq_len:
+            raise ValueError(
+                f"a cache of {slots} slots is longer than max_seq_len={config.max_seq_len}: "
+                "shorten the prompt or max_new_tokens"
+            )
+        shape = (batch, config.kv_heads, slots, config.channels_per_head)
+        self.slots = slots
+        self.layers = [
+            LayerCache(
+                torch.zeros(shape, device=device, dtype=dtype),
+                torch.zeros(shape, device=device, dtype=dtype),
+            )
+            for _ in range(config.n_layer)
+        ]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all sequences but `rows` (int64 indices), when others have finished."""
+        for layer in self.layers:
+            layer.k_BKSE, layer.v_BKSE = layer.k_BKSE[rows], layer.v_BKSE[rows]

@@ -1,0 +1,37 @@
+"""Initial weights: a function of (seed, parameter name), whatever the machine or the sharding.
+
+Every parameter has a random stream of its own, so adding a layer or splitting the model over
+devices does not change what the other parameters start from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+STD = 0.02  # GPT-2's (Radford et al., 2019)
+RESIDUAL = ("o_proj.weight", "down_proj.weight")  # what is added to the residual stream
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module, seed: int, n_layer: int) -> None:
+    """Fill every parameter in place.
+
+    Matrices are normal with standard deviation 0.02; those that write to the residual stream are
+    divided by sqrt(2 * n_layer), so that its variance does not grow with depth (GPT-2). Vectors
+    keep what their module gave them.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            std = STD / (2 * n_layer) ** 0.5 if name.endswith(RESIDUAL) else STD
+            parameter.copy_(initial_value(name, parameter.shape, seed, std))
+
+
+def initial_value(name: str, shape: torch.Size, seed: int, std: float) -> Tensor:
+    """Draw one parameter, full-size and in float32 on the CPU."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    value = torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever the defaults are now
+    return value.normal_(std=std, generator=generator)

@@ -1,0 +1,57 @@
+"""Who may see whom, decided once per batch and then read by every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Positions for RoPE and the visibility of keys for attention."""
+
+    positions_BT: Tensor
+    """int64; each token's place in its own document, counted from 0"""
+
+    mask_B1TS: Tensor | None
+    """bool, True where query t may see key s; None where `is_causal` says it all"""
+
+    is_causal: bool = False
+    """With no mask: each token sees itself and the tokens before it (else all of the row)."""
+
+    @classmethod
+    def plain(cls, tokens_BT: Tensor) -> Layout:
+        """One document per row, seen causally."""
+        positions_T = torch.arange(tokens_BT.size(1), device=tokens_BT.device)
+        return cls(positions_T.expand_as(tokens_BT), None, is_causal=True)
+
+    @classmethod
+    def packed(
+        cls, documents_BT: Tensor, positions_BT: Tensor, *, bidirectional: bool = False
+    ) -> Layout:
+        """Several documents in a row, none of which sees another.
+
+        Args:
+            documents_BT: int64; equal numbers mark one document of the row, -1 marks padding
+            positions_BT: int64; place of each token in its document
+            bidirectional: tokens also see what comes after them, as in masked language models
+        """
+        if documents_BT.device.type == "cpu" and bool((documents_BT == documents_BT[:, :1]).all()):
+            # SDPA is faster without a mask; elsewhere this look would wait for the device.
+            return cls(positions_BT, None, is_causal=not bidirectional)
+        mask_BTS = documents_BT[:, :, None] == documents_BT[:, None, :]
+        if not bidirectional:
+            mask_BTS = mask_BTS.tril()
+        return cls(positions_BT, mask_BTS[:, None])
+
+    @classmethod
+    def cached(cls, positions_BT: Tensor, slots: int) -> Layout:
+        """New tokens at `positions_BT` of a cache whose slot s holds the token of position s.
+
+        What lies in later slots (padding, or an earlier request) is never visible: a token at
+        position t sees slots 0 to t only.
+        """
+        slot_S = torch.arange(slots, device=positions_BT.device)
+        return cls(positions_BT, (slot_S <= positions_BT[..., None])[:, None])

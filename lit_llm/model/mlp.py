@@ -1,0 +1,32 @@
+"""The position-wise part of a block.
+
+To try another one, write a module whose `__init__` takes (config, layer) and name it in YAML:
+
+    model:
+      gpt:
+        mlp: my_project.SquaredReLU
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lit_llm.model.config import GPTConfig
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP: down(silu(gate(x)) * up(x)) (Shazeer, 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.ff_dim, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.ff_dim, bias=False)
+        self.down_proj = nn.Linear(config.ff_dim, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        hidden_BTF = F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
+        return self.down_proj(hidden_BTF)

@@ -1,0 +1,50 @@
+"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864).
+
+Convention: rotate-half. Channel i turns together with channel i + E/2, as in GPT-NeoX and in
+Hugging Face's Llama; Meta's own Llama weights pair channel 2i with 2i + 1 instead.
+"""
+
+import torch
+from torch import Tensor
+
+Rope = tuple[Tensor, Tensor]
+"""cos_B1TE and sin_B1TE of the positions of a batch; the 1 stands for the heads."""
+
+
+def rope_table(
+    positions: int, head_dim: int, *, theta: float = 10_000.0, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tabulate the cosine and sine of every rotation.
+
+    Channel pair i turns by `t * theta ** (-2i / head_dim)` radians at position t.
+
+    Args:
+        positions: number of positions, counted from 0
+        head_dim: channels of one head; even, for they turn in pairs
+        theta: base of the wavelengths; larger keeps distant positions apart
+        device: where the tables lie
+
+    Returns:
+        cos_TE and sin_TE, float32. Never bfloat16: its 8 bits of significand cannot tell
+        position 256 from 257.
+
+    Raises:
+        ValueError: head_dim is odd.
+    """
+    if head_dim % 2:
+        raise ValueError(f"RoPE rotates channels in pairs: head_dim must be even, got {head_dim}")
+    pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    # Rounded in this order, logits equal Hugging Face's bit for bit; theta ** -x is 3e-6 off.
+    frequency = 1.0 / theta ** (pair / head_dim)
+    angle = torch.outer(torch.arange(positions, dtype=torch.float32, device=device), frequency)
+    angle_TE = torch.cat((angle, angle), dim=-1)
+    return angle_TE.cos(), angle_TE.sin()
+
+
+def apply_rope(x_BHTE: Tensor, rope: Rope) -> Tensor:
+    """Turn queries or keys to their positions, in float32; the result has x's dtype."""
+    cos, sin = rope
+    x = x_BHTE.float()
+    first, second = x.chunk(2, dim=-1)
+    quarter_turn = torch.cat((-second, first), dim=-1)
+    return (x * cos + quarter_turn * sin).type_as(x_BHTE)

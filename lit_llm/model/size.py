@@ -1,0 +1,71 @@
+"""How large a network is and what it costs, read off a skeleton that holds no numbers.
+
+The skeleton is built on PyTorch's meta device: shapes without memory. So the counts are exact
+for parts of a user's own too, and a model that fits no machine here can be counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts of one network."""
+
+    parameters: int
+    """All weights; a tied embedding counts once."""
+
+    embedding_parameters: int
+    """Of these, rows of the token embedding that are only looked up."""
+
+    flops_per_token: int
+    """Training FLOPs (forward and backward) per token at the given sequence length."""
+
+    cache_bytes_per_token: int
+    """Keys and values of one token in generation, in 16 bits."""
+
+    def training_bytes(self, parameter_bytes: int = 4) -> int:
+        """Weights, gradients and Adam's two float32 moments; activations come on top."""
+        return self.parameters * (2 * parameter_bytes + 8)
+
+
+def skeleton(config: GPTConfig) -> GPT:
+    """The network with shapes but without memory."""
+    with torch.device("meta"):
+        return GPT(config)
+
+
+def size(config: GPTConfig, seq_len: int | None = None) -> Size:
+    """Count a network without building it.
+
+    FLOPs follow Chowdhery et al. (2022, arXiv:2204.02311, appendix B): 6 per weight of a matmul
+    and token, and 12 * n_layer * n_head * head_dim * seq_len for attention's two matmuls. The
+    causal mask is not credited, so that utilisation compares with other projects'.
+
+    Args:
+        config: the network
+        seq_len: tokens of a row; None takes `max_seq_len`
+    """
+    model = skeleton(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    looked_up = 0 if config.tie_embeddings else model.embed.weight.numel()
+    matmul = sum(p.numel() for p in model.parameters() if p.dim() >= 2) - looked_up
+    seq_len = config.max_seq_len if seq_len is None else seq_len
+    channels = config.n_head * config.channels_per_head
+    return Size(
+        parameters=parameters,
+        embedding_parameters=looked_up,
+        flops_per_token=6 * matmul + 12 * config.n_layer * channels * seq_len,
+        cache_bytes_per_token=2 * 2 * config.n_layer * config.kv_heads * config.channels_per_head,
+    )
+
+
+def flops_per_token(config: GPTConfig, seq_len: int | None = None) -> int:
+    """Training FLOPs per token; see `size`."""
+    return size(config, seq_len).flops_per_token

@@ -1,0 +1,98 @@
+"""Masked language modelling (Devlin et al., 2018, arXiv:1810.04805)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from lit_llm.data.batch import IGNORE, Batch
+from lit_llm.model.gpt import GPT
+from lit_llm.model.layout import Layout
+from lit_llm.objective.base import LossSums, Objective, Vocabulary, summed_cross_entropy
+
+
+class MaskedLM(Objective):
+    """Hidden tokens are predicted from both sides.
+
+    Of the ordinary tokens a share is chosen; of the chosen, most become the mask token, some
+    another token drawn evenly from the vocabulary, the rest stay as they are, so that the network
+    cannot rely on seeing a mask wherever it must predict.
+
+    Args:
+        share: tokens to predict, BERT's 15%
+        masked: of these, replaced by the mask token
+        random: of these, replaced by another ordinary token
+        chunk_tokens: tokens whose logits are held at a time
+    """
+
+    bidirectional = True
+
+    def __init__(
+        self,
+        share: float = 0.15,
+        masked: float = 0.8,
+        random: float = 0.1,
+        chunk_tokens: int = 8192,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share} is no share of the tokens: give 0 < share <= 1")
+        if masked < 0 or random < 0 or masked + random > 1:
+            raise ValueError(
+                f"masked={masked} and random={random} are shares of the chosen tokens: "
+                "give two that add up to at most 1"
+            )
+        self.share = share
+        self.masked = masked
+        self.random = random
+        self.chunk_tokens = chunk_tokens
+        self.mask_id: int | None = None
+        self.ordinary_V: Tensor | None = None
+        self.ordinary_ids: Tensor | None = None
+
+    def bind(self, vocabulary: Vocabulary) -> None:
+        if "mask" not in vocabulary.special:
+            raise ValueError(
+                "masked language modelling needs a mask token, which this tokenizer lacks: "
+                "use lit_llm.tokenizer.SentencePiece, or map one of its control tokens to 'mask'"
+            )
+        self.mask_id = vocabulary.special["mask"]
+        ordinary_V = torch.ones(vocabulary.vocab_size, dtype=torch.bool)
+        ordinary_V[list(vocabulary.special.values())] = False
+        self.ordinary_V = ordinary_V
+        self.ordinary_ids = ordinary_V.nonzero().squeeze(-1)
+
+    def corrupt(self, batch: Batch, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw inputs_BT and targets_BT, int64; targets are IGNORE where nothing was chosen."""
+        assert self.mask_id is not None, "bind() comes first"
+        assert self.ordinary_V is not None
+        assert self.ordinary_ids is not None
+        tokens_BT = batch.tokens_BT
+        self.ordinary_V = self.ordinary_V.to(tokens_BT.device)
+        ids = self.ordinary_ids = self.ordinary_ids.to(tokens_BT.device)
+        ordinary_BT = self.ordinary_V[tokens_BT] & (batch.documents_BT >= 0)
+
+        def draw() -> Tensor:
+            return torch.rand(tokens_BT.shape, generator=generator, device=tokens_BT.device)
+
+        chosen_BT = (draw() < self.share) & ordinary_BT
+        fate_BT = draw()
+        others_BT = ids[(draw() * len(ids)).long().clamp(max=len(ids) - 1)]
+        inputs_BT = tokens_BT.masked_fill(chosen_BT & (fate_BT < self.masked), self.mask_id)
+        swap_BT = chosen_BT & (fate_BT >= self.masked) & (fate_BT < self.masked + self.random)
+        inputs_BT = torch.where(swap_BT, others_BT, inputs_BT)
+        return inputs_BT, tokens_BT.masked_fill(~chosen_BT, IGNORE)
+
+    def __call__(self, gpt: GPT, batch: Batch, generator: Generator | None = None) -> LossSums:
+        inputs_BT, targets_BT = self.corrupt(batch, generator)
+        layout = Layout.packed(batch.documents_BT, batch.positions_BT, bidirectional=True)
+        loss = gpt(
+            inputs_BT,
+            layout,
+            head=lambda hidden_BTD, project: summed_cross_entropy(
+                hidden_BTD, project, targets_BT, self.chunk_tokens
+            ),
+        )
+        return LossSums(loss, (targets_BT != IGNORE).sum(), targets_BT)
+
+    def has_targets(self, batch: Batch) -> bool:
+        return bool((batch.documents_BT >= 0).any())

@@ -1,0 +1,151 @@
+"""How is a Hugging Face tokenizer.json used so that no text can type a control token?
+
+By default the library turns a typed "<|im_start|>" into the control token. `encode_special_tokens`
+stops that for BPE, but a unigram model (T5, XLM-RoBERTa) still finds "</s>" in its own
+vocabulary: there the ids of its characters take its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_llm.tokenizer.base import SPECIAL, Tokenizer, bytes_of, find_special, require_utf8
+from lit_llm.tokenizer.tokenizer_json import TokenizerJson
+
+if TYPE_CHECKING:
+    import tokenizers
+
+FILE = "tokenizer.json"
+SPECIAL_FILE = "special_tokens.json"
+
+
+class HuggingFace(Tokenizer):
+    """A tokenizer.json: byte-level BPE (GPT-2, Llama 3, Qwen) or SentencePiece-like (Llama 2, T5).
+
+    It is as lossless as its makers wanted: byte-level ones keep any text. Truncation, padding and
+    BPE dropout that the file may ask for are off: ids depend on the text alone.
+
+    Args:
+        path: the tokenizer.json
+        special: tokens of the file to use as control tokens, e.g. {"pad": "<|endoftext|>"}; those
+            not named here are found by how published tokenizers write them
+        add_missing: append a control token for each name that is still missing, as chatting with
+            GPT-2's tokenizer needs; the vocabulary grows by them
+
+    Raises:
+        ValueError: the package `tokenizers` is missing, the file is of neither kind, or `special`
+            names what does not exist.
+    """
+
+    def __init__(
+        self, path: str, special: dict[str, str] | None = None, add_missing: bool = False
+    ) -> None:
+        file = TokenizerJson(Path(path))
+        self._special = _choose_special(file, special or {})
+        for name in SPECIAL if add_missing else ():
+            if name not in self._special:
+                self._special[name] = file.append(f"<|{name}|>")
+        file.mark_special(self._special.values())
+        control = {token["id"] for token in file.added if token["special"]} - {file.unknown}
+        self._control = frozenset(control | set(self._special.values()))
+
+        self._tokens = {id: token for token, id in file.ids.items()}
+        self._bytes = [b""] * (max(self._tokens) + 1)
+        for id, token in self._tokens.items():
+            self._bytes[id] = b"" if id in self._control else file.bytes_of(token)
+        self._spelled = {id: file.spell(self._tokens[id], self._control) for id in self._control}
+        self._adds_space = file.adds_space
+        self._json = json.dumps(file.content, ensure_ascii=False)
+        self._tokenizer = _build(self._json, Path(path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The library's own pickle forgets encode_special_tokens.
+        return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._tokenizer = _build(self._json, Path(FILE))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._bytes)
+
+    @property
+    def special(self) -> dict[str, int]:
+        return dict(self._special)
+
+    @property
+    def fingerprint(self) -> str:
+        special = json.dumps(self._special, sort_keys=True)
+        return hashlib.sha256((self._json + special).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        require_utf8(text)
+        return self._without_control(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, by the library's threads (TOKENIZERS_PARALLELISM)."""
+        for text in texts:
+            require_utf8(text)
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._without_control(encoding.ids) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        text = super().decode(ids)
+        return text.removeprefix(" ") if self._adds_space else text
+
+    def token_bytes(self, id: int) -> bytes:
+        return bytes_of(self._bytes, id)
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(self._json, encoding="utf-8")
+        special = {name: self._tokens[id] for name, id in self._special.items()}
+        (folder / SPECIAL_FILE).write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> HuggingFace:
+        special = json.loads((folder / SPECIAL_FILE).read_text(encoding="utf-8"))
+        return cls(str(folder / FILE), special=special)
+
+    def _without_control(self, ids: list[int]) -> list[int]:
+        if self._control.isdisjoint(ids):
+            return ids
+        return [part for id in ids for part in self._spelled.get(id, (id,))]
+
+
+def _choose_special(file: TokenizerJson, wanted: dict[str, str]) -> dict[str, int]:
+    for name, token in wanted.items():
+        if name not in SPECIAL:
+            raise ValueError(f"special has the name {name!r}: choose from {', '.join(SPECIAL)}")
+        if token not in file.ids:
+            raise ValueError(
+                f"special.{name}={token!r} is no token of this tokenizer: "
+                f"name one that it has, or leave it out and set add_missing: true"
+            )
+    found = find_special({token["content"]: token["id"] for token in file.added})
+    return found | {name: file.ids[token] for name, token in wanted.items()}
+
+
+def _build(content: str, path: Path) -> tokenizers.Tokenizer:
+    try:
+        import tokenizers  # an extra: most users train a SentencePiece of their own
+    except ImportError:
+        raise ValueError(
+            "a tokenizer.json needs the package tokenizers: pip install 'lit-llm[hf]'"
+        ) from None
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(f"{path} is no tokenizer.json that tokenizers reads: {error}") from None
+    for token in json.loads(content)["added_tokens"]:
+        if tokenizer.token_to_id(token["content"]) != token["id"]:
+            raise ValueError(
+                f"{path} gives {token['content']!r} the id {token['id']}, tokenizers "
+                f"{tokenizer.token_to_id(token['content'])}: its ids have a hole; save it anew"
+            )
+    tokenizer.encode_special_tokens = True
+    return tokenizer

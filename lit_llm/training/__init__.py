@@ -1,0 +1,1 @@
+"""How a network is trained: the seam between it and Lightning's Trainer."""

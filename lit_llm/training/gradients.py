@@ -1,0 +1,52 @@
+"""Scaling and clipping of gradients, on any mix of plain and distributed tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+
+@torch.no_grad()
+def normalize_and_clip(
+    optimizer: Optimizer, *, factor: Tensor, clip_val: float | None, algorithm: str
+) -> Tensor:
+    """Multiply all gradients by `factor`, then clip them.
+
+    Args:
+        optimizer: its parameters' gradients change in place
+        factor: scalar tensor
+        clip_val: largest norm, or largest absolute value; None or 0 leaves the gradients
+        algorithm: "norm" or "value"
+
+    Returns:
+        The norm of all gradients together after scaling and before clipping, a scalar tensor
+        that has not been waited for.
+    """
+    by_mesh: dict[object, list[torch.nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
+                by_mesh.setdefault(mesh, []).append(parameter)
+    if not by_mesh:
+        return torch.zeros(())
+
+    # Norms of tensors on different meshes cannot be taken at once, but their squares add up.
+    norms = []
+    for parameters in by_mesh.values():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+        norm = get_total_norm(gradients)
+        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    total_norm = torch.linalg.vector_norm(torch.stack(norms))
+
+    if clip_val:
+        for parameters in by_mesh.values():
+            if algorithm == "value":
+                torch.nn.utils.clip_grad_value_(parameters, clip_val)
+            else:
+                clip_grads_with_norm_(parameters, clip_val, total_norm)
+    return total_norm

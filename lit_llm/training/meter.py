@@ -1,0 +1,97 @@
+"""Sums of losses turned into the numbers that are logged.
+
+Nothing here waits for the device until a number is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import SumMetric
+
+from lit_llm.data.batch import IGNORE
+from lit_llm.objective import LossSums
+
+
+def metrics_of(prefix: str, loss: Tensor, tokens: Tensor, n_bytes: Tensor) -> dict[str, Tensor]:
+    """Loss (nats per token), perplexity and bits per byte of summed losses and counts."""
+    mean = loss / tokens
+    return {
+        f"{prefix}/loss": mean,
+        f"{prefix}/perplexity": mean.exp(),
+        # Comparable between tokenizers, as a loss per token is not.
+        f"{prefix}/bits_per_byte": loss / math.log(2) / n_bytes,
+    }
+
+
+def count_bytes(targets_BT: Tensor, token_bytes_V: Tensor) -> Tensor:
+    """UTF-8 bytes of the text that the targets stand for."""
+    valid_BT = targets_BT != IGNORE
+    return (token_bytes_V[targets_BT.clamp(min=0)] * valid_BT).sum()
+
+
+class TrainMeter:
+    """Sums of one optimizer step on this rank."""
+
+    def __init__(self) -> None:
+        self.grad_norm: Tensor | None = None
+        self.token_bytes_V = torch.zeros(0, dtype=torch.int32)
+        self.reset()
+
+    def reset(self) -> None:
+        self.loss = self.tokens = self.n_bytes = torch.zeros(())
+        self.has_targets = False
+
+    def set_token_bytes(self, token_bytes_V: Tensor) -> None:
+        self.token_bytes_V = token_bytes_V
+
+    def saw_batch(self, has_targets: bool) -> None:
+        self.has_targets |= has_targets
+
+    def add(self, sums: LossSums) -> None:
+        self.token_bytes_V = self.token_bytes_V.to(sums.targets_BT.device)
+        self.loss = self.loss.to(sums.loss.device) + sums.loss.detach()
+        self.tokens = self.tokens.to(sums.loss.device) + sums.tokens
+        n_bytes = count_bytes(sums.targets_BT, self.token_bytes_V)
+        self.n_bytes = self.n_bytes.to(sums.loss.device) + n_bytes
+
+    def compute(self, dp_sum: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Metrics of the step over all ranks; every rank has to call it."""
+        sums = dp_sum(torch.stack((self.loss, self.tokens, self.n_bytes)))
+        metrics = metrics_of("train", sums[0], sums[1], sums[2])
+        if self.grad_norm is not None:
+            metrics["train/grad_norm"] = self.grad_norm
+        return metrics
+
+
+class ValMeter(nn.Module):
+    """Sums of one validation over all its batches and, through torchmetrics, all ranks."""
+
+    token_bytes_V: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # float64: float32 stops counting single tokens at 16.8 million
+        self.loss = SumMetric().set_dtype(torch.float64)
+        self.tokens = SumMetric().set_dtype(torch.float64)
+        self.n_bytes = SumMetric().set_dtype(torch.float64)
+        self.register_buffer("token_bytes_V", torch.zeros(0, dtype=torch.int32), persistent=False)
+
+    def set_token_bytes(self, token_bytes_V: Tensor) -> None:
+        self.token_bytes_V = token_bytes_V.to(self.token_bytes_V.device)
+
+    def add(self, sums: LossSums) -> None:
+        self.loss.update(sums.loss.double())
+        self.tokens.update(sums.tokens.double())
+        self.n_bytes.update(count_bytes(sums.targets_BT, self.token_bytes_V).double())
+
+    def compute(self) -> dict[str, Tensor]:
+        sums = (self.loss.compute(), self.tokens.compute(), self.n_bytes.compute())
+        return {name: value.float() for name, value in metrics_of("val", *sums).items()}
+
+    def reset(self) -> None:
+        for metric in (self.loss, self.tokens, self.n_bytes):
+            metric.reset()

@@ -1,0 +1,254 @@
+"""The seam between the network and the Trainer.
+
+The network knows nothing of training, the Trainer nothing of language. This module knows a
+little of both and holds no numbers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_llm.checkpoint.bundle import check_weights, load_bundle
+from lit_llm.checkpoint.find import resolve
+from lit_llm.checkpoint.plain import gpt_to_plain, part_to_plain
+from lit_llm.data.batch import Batch
+from lit_llm.data.module import TextData
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.model.init import init_weights
+from lit_llm.objective import CausalLM, Objective
+from lit_llm.optim.groups import parameter_groups
+from lit_llm.optim.schedule import Schedule
+from lit_llm.training.gradients import normalize_and_clip
+from lit_llm.training.loops import (
+    apply_configured_options,
+    count_batches,
+    set_accumulation,
+)
+from lit_llm.training.meter import TrainMeter, ValMeter
+from lit_llm.training.parallel import checkpoint_activations, compile_blocks
+from lit_llm.training.resume import compare
+from lit_llm.training.seeds import mix
+
+
+class LitLLM(L.LightningModule):
+    """A GPT under training, from random weights or from a checkpoint's.
+
+    Args:
+        gpt: the network to train
+        objective: what it learns
+        optimizer: builds the optimizer from parameter groups
+        groups: per kind of parameter (embedding, matrix, head, vector), what overrides the
+            optimizer's settings, such as {embedding: {lr: 0.01}}
+        schedule: factor of the learning rates at (step, max_steps); null keeps them constant
+        init_from: checkpoint whose weights start this run, as when fine-tuning; to go on with
+            an interrupted run, with its step count and optimizer state, give --ckpt_path instead
+        seed: decides initial weights, dropout and masks; comes from seed_everything
+        compile: compile each block; pays on GPUs, on CPUs it costs more than it gives
+        activation_checkpointing: keep only the inputs of each block for the backward pass and
+            compute the rest again: less memory, a third more time
+    """
+
+    def __init__(
+        self,
+        gpt: GPTConfig,
+        objective: Objective | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer] = AdamW,
+        groups: dict[str, dict[str, Any]] | None = None,
+        schedule: Schedule | None = None,
+        init_from: str | None = None,
+        seed: int = 1337,
+        compile: bool = False,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.gpt_config = gpt
+        self.objective = objective or CausalLM()
+        self.optimizer = optimizer
+        self.groups = groups
+        self.schedule = schedule
+        self.init_from = init_from
+        self.seed = seed
+        self.compile_blocks = compile
+        self.activation_checkpointing = activation_checkpointing
+        self.run_config: dict[str, Any] | None = None
+        """The whole configuration of the run, as plain values; the command line sets it."""
+        self.gpt: GPT | None = None
+        self._configured: list[dict[str, Any]] = []
+        self.train_meter = TrainMeter()
+        self.val_meter = ValMeter()
+
+    # -- building ------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the weights here, not in __init__: the strategy has chosen device and sharding."""
+        if self.gpt is not None:
+            return
+        self.gpt = GPT(self.gpt_config)
+        init_weights(self.gpt, self.seed, self.gpt_config.n_layer)
+        if self.init_from is not None:
+            weights = load_bundle(resolve(self.init_from)).state
+            check_weights(self.gpt, weights)
+            self.gpt.load_state_dict(weights)
+        if self.activation_checkpointing:
+            checkpoint_activations(self.gpt)
+        if self.compile_blocks:
+            compile_blocks(self.gpt)
+
+    def setup(self, stage: str) -> None:
+        self._data.seed = self.seed
+        self.objective.bind(self._data.tokenizer)
+        for meter in (self.train_meter, self.val_meter):
+            meter.set_token_bytes(self._data.token_bytes_V)
+        if stage == "fit":
+            set_accumulation(self.trainer, self._data.accumulate)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        assert self.gpt is not None
+        optimizer = self.optimizer(parameter_groups(self.gpt, self.groups))
+        self._configured = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
+        if self.schedule is None:
+            return optimizer
+        if self.trainer.max_steps < 1:
+            raise ValueError(
+                f"a schedule needs to know where training ends, got trainer.max_steps="
+                f"{self.trainer.max_steps}: give --trainer.max_steps N, or model.schedule: null"
+            )
+        factor = partial(self.schedule, total_steps=self.trainer.max_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    # -- training ------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        for line in apply_configured_options(self.trainer, self._configured):
+            self.print(f"resumed with {line}")
+        self.train_meter.reset()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        # Asked here, where the batch still is on the CPU: later it would wait for the device.
+        self.train_meter.saw_batch(self.objective.has_targets(batch))
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a micro-batch, scaled so that the step's gradient is that of a token mean.
+
+        Lightning divides by the number of micro-batches and data-parallel strategies average over
+        ranks; multiplying by both leaves a plain sum, divided by the nominal tokens of the step.
+        `configure_gradient_clipping` replaces nominal by valid once the step's count is known.
+        """
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(mix(self.seed, self.trainer.global_step, micro_batch, self._data.dp_rank))
+        sums = self.objective(cast(GPT, self.gpt), batch)
+        self.train_meter.add(sums)
+        scale = (
+            self.trainer.accumulate_grad_batches
+            * self._data.dp_size
+            / self._data.nominal_tokens_per_step
+        )
+        return sums.loss * scale
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Make the gradient that of the mean over the step's valid tokens, then clip it."""
+        valid_tokens = self._dp_sum(self.train_meter.tokens.detach().clone())
+        self.train_meter.grad_norm = normalize_and_clip(
+            optimizer,
+            factor=self._data.nominal_tokens_per_step / valid_tokens.clamp(min=1),
+            clip_val=gradient_clip_val,
+            algorithm=gradient_clip_algorithm or "norm",
+        )
+        if not self.train_meter.has_targets and int(valid_tokens) == 0:
+            # Nothing to learn from: without gradients the optimizer passes every parameter by,
+            # its moments and its weight decay included.
+            optimizer.zero_grad(set_to_none=True)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return
+        step = self.trainer.global_step
+        # self.log costs 0.2 to 0.3 ms per key whenever it is called: only where it is written.
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            metrics = self.train_meter.compute(self._dp_sum)
+            for group in self.trainer.optimizers[0].param_groups:
+                metrics[f"lr/{group['kind']}"] = group["lr"]
+            self.log_dict({**metrics, "step": float(step)})
+        self.train_meter.reset()
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        generator = torch.Generator(self.device)  # masks are drawn alike at every validation
+        generator.manual_seed(mix(self.seed, -1, batch_idx, self._data.dp_rank))
+        self.val_meter.add(self.objective(cast(GPT, self.gpt), batch, generator))
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self.val_meter.compute()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            # Else the loggers would count batches, and those from 0 on at this place.
+            metrics["step"] = torch.tensor(float(self.trainer.global_step))
+        self.log_dict(metrics)
+        self.val_meter.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        metrics = self.val_meter.compute()
+        self.log_dict({name.replace("val/", "test/"): value for name, value in metrics.items()})
+        self.val_meter.reset()
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lit_llm"] = {
+            "bundle": {
+                "model": gpt_to_plain(self.gpt_config),
+                "objective": part_to_plain(self.objective),
+                "bidirectional": self.objective.bidirectional,
+                "chat": self._data.is_chat,
+                "step": self.trainer.global_step,
+                "config": self.run_config or {},
+                "data": self._data.describe(),
+            },
+            "tokenizer": self._data.tokenizer,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            if self.run_config is not None:
+                for line in compare(checkpoint["lit_llm"]["bundle"]["config"], self.run_config):
+                    self.print(line)
+            count_batches(checkpoint, self._data.accumulate)
+        assert self.gpt is not None
+        weights = checkpoint["state_dict"].items()
+        check_weights(self.gpt, {name.removeprefix("gpt."): w for name, w in weights})
+
+    # -- where this process stands ---------------------------------------------------------------
+
+    @property
+    def _data(self) -> TextData:
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    def _dp_sum(self, value: Tensor) -> Tensor:
+        """Sum over the ranks that see different data."""
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))

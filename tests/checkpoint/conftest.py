@@ -1,0 +1,104 @@
+import importlib
+import sys
+import textwrap
+from types import ModuleType
+
+import pytest
+
+SOURCE = '''
+    """What a user keeps in a file of their own: an attention, an MLP, a tokenizer, an objective."""
+
+    from dataclasses import dataclass
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+    from lit_llm.model.attention import GroupedQueryAttention
+    from lit_llm.model.config import GPTConfig
+    from lit_llm.tokenizer.base import Tokenizer
+
+
+    class Scaled(GroupedQueryAttention):
+        """Has a table of its own that no checkpoint holds, computed in __init__."""
+
+        def __init__(self, config, layer: int, span: tuple[int, int] = (1, 2), by: float = 1.0):
+            super().__init__(config, layer)
+            self.span, self.by = span, by
+            self.register_buffer("table", torch.arange(3.0) * by + layer, persistent=False)
+
+        def forward(self, x_BTD, rope, layout, cache):
+            return super().forward(x_BTD, rope, layout, cache) * self.by + self.table[2]
+
+
+    class Shared(nn.Module):
+        """An MLP whose two matrices are one parameter."""
+
+        def __init__(self, config, layer: int) -> None:
+            super().__init__()
+            self.first = nn.Linear(config.d_model, config.d_model, bias=False)
+            self.second = nn.Linear(config.d_model, config.d_model, bias=False)
+            self.second.weight = self.first.weight
+
+        def forward(self, x_BTD):
+            return self.second(self.first(x_BTD).relu())
+
+
+    def shared(config: GPTConfig, layer: int) -> nn.Module:
+        return Shared(config, layer)
+
+
+    class Letters(Tokenizer):
+        """One id per letter of an alphabet."""
+
+        def __init__(self, alphabet: str) -> None:
+            self.alphabet = alphabet
+
+        vocab_size = property(lambda self: len(self.alphabet))
+        special = property(lambda self: {})
+        fingerprint = property(lambda self: self.alphabet)
+
+        def encode(self, text: str) -> list[int]:
+            return [self.alphabet.index(letter) for letter in text]
+
+        def token_bytes(self, id: int) -> bytes:
+            return self.alphabet[id].encode()
+
+        def save(self, folder: Path) -> None:
+            (folder / "alphabet.txt").write_text(self.alphabet)
+
+        @classmethod
+        def load(cls, folder: Path) -> "Letters":
+            return cls((folder / "alphabet.txt").read_text())
+
+
+    class Remembers:
+        def __init__(self, share: float = 0.5, name: str | None = None) -> None:
+            self.share, self.name = share, name
+
+
+    class Forgets:
+        def __init__(self, share: float = 0.5) -> None:
+            self.half = share / 2
+
+
+    @dataclass
+    class Data:
+        share: float = 0.25
+
+
+    class Outer:
+        class Inner(GroupedQueryAttention):
+            pass
+'''
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch) -> ModuleType:
+    """A user's module, outside the package."""
+    folder = tmp_path / "their_project"
+    folder.mkdir()
+    (folder / "their_parts.py").write_text(textwrap.dedent(SOURCE))
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("their_parts")
+    del sys.modules["their_parts"]

@@ -1,0 +1,90 @@
+import pytest
+
+from lit_llm.commands.compose import Configuration, merge, parse_value
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name: str, text: str):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_parts_come_first_in_their_order_then_the_recipe_then_later_files(write):
+    write("parts/a.yaml", "x: {one: 1, two: 1, three: 1, four: 1}")
+    write("parts/b.yaml", "x: {two: 2, three: 2, four: 2}")
+    recipe = write(
+        "recipes/r.yaml", "parts: [../parts/a.yaml, ../parts/b.yaml]\nx: {three: 3, four: 3}"
+    )
+    overlay = write("o.yaml", "x: {four: 4}")
+    assert Configuration([recipe, overlay]).values == {
+        "x": {"one": 1, "two": 2, "three": 3, "four": 4}
+    }
+
+
+def test_the_origin_of_a_key_is_the_last_file_that_gave_it(write):
+    part = write("a.yaml", "x: {one: 1, two: 1}")
+    recipe = write("r.yaml", "parts: [a.yaml]\nx: {two: 2}")
+    origin = Configuration([recipe]).origin
+    assert origin["x.one"] == str(recipe.parent / part.name)
+    assert origin["x.two"] == str(recipe)
+
+
+def test_a_changed_class_drops_the_old_arguments():
+    old = {"opt": {"class_path": "AdamW", "init_args": {"lr": 1, "weight_decay": 2}}}
+    same = merge(old, {"opt": {"class_path": "AdamW", "init_args": {"lr": 5}}})
+    assert same["opt"]["init_args"] == {"lr": 5, "weight_decay": 2}
+    other = merge(old, {"opt": {"class_path": "SGD", "init_args": {"lr": 5}}})
+    assert other["opt"] == {"class_path": "SGD", "init_args": {"lr": 5}}
+    assert old["opt"]["class_path"] == "AdamW"
+
+
+def test_a_flag_that_changes_a_class_drops_the_old_arguments(write):
+    file = write(
+        "c.yaml",
+        "data: {class_path: A, init_args: {corpus: {class_path: B, init_args: {path: x}}}}",
+    )
+    configuration = Configuration([file])
+    assert configuration.replace_class("data.corpus", "C")
+    assert configuration.values["data"]["init_args"]["corpus"] == {"class_path": "C"}
+    assert not configuration.replace_class("data.seq_len", "C")
+
+
+def test_dotted_keys_merge_like_nested_ones(write):
+    write("a.yaml", "model: {gpt: {n_layer: 3, d_model: 8}}")
+    recipe = write("r.yaml", "parts: [a.yaml]\nmodel.gpt.n_layer: 2")
+    assert Configuration([recipe]).values == {"model": {"gpt": {"n_layer": 2, "d_model": 8}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3e-4", 3e-4), ("1E+2", 100.0), ("12", 12), ("e4", "e4"), ("on", True)]
+)
+def test_numbers_are_numbers(text, value):
+    assert parse_value(text) == value
+
+
+def test_a_missing_file_is_named_with_its_nearest_neighbour(write):
+    file = write("gpt-124m.yaml", "")
+    with pytest.raises(ValueError, match=r"gpt124m.yaml: no such .*did you mean .*gpt-124m.yaml"):
+        Configuration([file.with_name("gpt124m.yaml")])
+
+
+def test_a_part_of_itself_is_refused(write):
+    write("a.yaml", "parts: [b.yaml]")
+    with pytest.raises(ValueError, match="is a part of itself"):
+        Configuration([write("b.yaml", "parts: [a.yaml]")])
+
+
+def test_a_key_given_twice_is_refused_with_its_line(write):
+    file = write("a.yaml", "x: 1\ny:\n  z: 1\n  z: 2\n")
+    with pytest.raises(ValueError, match=r"a.yaml, line 4: key 'z' is given twice"):
+        Configuration([file])
+
+
+def test_broken_yaml_is_named(write):
+    with pytest.raises(ValueError, match=r"a.yaml is not valid YAML: .*line 1"):
+        Configuration([write("a.yaml", "x: [1, 2")])

@@ -1,0 +1,36 @@
+import math
+import os
+
+import pytest
+
+from lit_llm.data import workers
+from lit_llm.data.workers import Workers
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(workers, "ALONE_SECONDS", -1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_results_come_in_the_order_of_the_jobs(count, at_once):
+    with Workers(count, progress=False) as pool:
+        assert list(pool.map("roots", math.isqrt, [n * n for n in range(20)])) == list(range(20))
+        assert list(pool.map("nothing", math.isqrt, [])) == []
+        assert (pool._pool is not None) == (count == 2)
+
+
+def test_small_work_starts_no_process():
+    with Workers(2, progress=False) as pool:
+        assert list(pool.map("roots", math.isqrt, [4, 9, 16])) == [2, 3, 4]
+        assert pool._pool is None
+
+
+def test_an_error_of_a_job_reaches_the_caller(at_once):
+    with Workers(2, progress=False) as pool, pytest.raises(ValueError, match="nonnegative"):
+        list(pool.map("roots", math.isqrt, [4, -1, 9, 16, 25]))
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do(at_once):
+    with Workers(2, progress=False) as pool, pytest.raises(ValueError, match="fewer workers"):
+        list(pool.map("dying", os._exit, [3, 3, 3]))

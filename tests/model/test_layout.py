@@ -1,0 +1,57 @@
+import torch
+
+from lit_llm.model.layout import Layout
+
+DOCUMENTS = torch.tensor([[0, 0, 1, 1, 1, -1]])
+POSITIONS = torch.tensor([[0, 1, 0, 1, 2, 0]])
+
+
+def drawn(layout: Layout) -> list[str]:
+    """One string per query of the first row; x: visible key."""
+    assert layout.mask_B1TS is not None
+    return ["".join("x" if key else "." for key in query) for query in layout.mask_B1TS[0, 0]]
+
+
+def test_plain_rows_are_seen_causally_without_a_mask():
+    layout = Layout.plain(torch.zeros(2, 5, dtype=torch.int64))
+    assert layout.positions_BT.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert layout.is_causal
+    assert layout.mask_B1TS is None
+
+
+def test_packed_documents_see_their_own_past_only():
+    layout = Layout.packed(DOCUMENTS, POSITIONS)
+    assert drawn(layout) == ["x.....", "xx....", "..x...", "..xx..", "..xxx.", ".....x"]
+    assert not layout.is_causal
+    assert torch.equal(layout.positions_BT, POSITIONS)
+
+
+def test_bidirectional_documents_see_all_of_themselves():
+    layout = Layout.packed(DOCUMENTS, POSITIONS, bidirectional=True)
+    assert drawn(layout) == ["xx....", "xx....", "..xxx.", "..xxx.", "..xxx.", ".....x"]
+
+
+def test_rows_with_one_document_each_need_no_mask_on_a_cpu():
+    documents, positions = torch.tensor([[4, 4, 4], [0, 0, 0]]), torch.arange(3).expand(2, 3)
+    causal = Layout.packed(documents, positions)
+    assert (causal.mask_B1TS, causal.is_causal) == (None, True)
+    both_ways = Layout.packed(documents, positions, bidirectional=True)
+    assert (both_ways.mask_B1TS, both_ways.is_causal) == (None, False)
+
+
+def test_one_row_with_two_documents_gives_every_row_a_mask():
+    layout = Layout.packed(torch.tensor([[0, 0], [0, 1]]), torch.tensor([[0, 1], [0, 0]]))
+    assert layout.mask_B1TS is not None
+    assert layout.mask_B1TS[:, 0].tolist() == [
+        [[True, False], [True, True]],
+        [[True, False], [False, True]],
+    ]
+
+
+def test_a_cached_token_sees_the_slots_up_to_its_own():
+    layout = Layout.cached(torch.tensor([[0, 1], [2, 3]]), slots=5)
+    assert layout.mask_B1TS is not None
+    assert layout.mask_B1TS.int().tolist() == [
+        [[[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]],
+        [[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]],
+    ]

@@ -1,0 +1,48 @@
+import math
+
+import pytest
+import torch
+
+from lit_llm.model.rope import apply_rope, rope_table
+
+
+def test_a_quarter_turn_moves_channel_i_to_channel_i_plus_half():
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    rope = torch.full((4,), math.cos(math.pi / 2)), torch.full((4,), math.sin(math.pi / 2))
+    torch.testing.assert_close(apply_rope(x, rope), torch.tensor([-3.0, -4.0, 1.0, 2.0]))
+
+
+def test_the_table_holds_the_angles_of_the_formula():
+    cos, sin = rope_table(3, 4, theta=100.0)
+    # pair 0 turns by t, pair 1 by t * 100^(-1/2) = t / 10; computed with math.cos and math.sin
+    assert cos[2].tolist() == pytest.approx([-0.416147, 0.980067, -0.416147, 0.980067], abs=1e-6)
+    assert sin[2].tolist() == pytest.approx([0.909297, 0.198669, 0.909297, 0.198669], abs=1e-6)
+
+
+def test_position_zero_is_not_turned():
+    cos, sin = rope_table(1, 6)
+    x = torch.randn(6)
+    assert torch.equal(apply_rope(x, (cos[0], sin[0])), x)
+
+
+def test_scores_depend_on_distance_only():
+    torch.manual_seed(0)
+    q, k = torch.randn(64), torch.randn(64)
+    cos, sin = rope_table(1000, 64)
+
+    def score(t: int, s: int) -> torch.Tensor:
+        return apply_rope(q, (cos[t], sin[t])) @ apply_rope(k, (cos[s], sin[s]))
+
+    torch.testing.assert_close(score(5, 2), score(905, 902), rtol=0, atol=1e-3)
+    assert abs(score(5, 2) - score(5, 4)) > 0.1
+
+
+def test_odd_head_dim_is_refused():
+    with pytest.raises(ValueError, match="head_dim must be even, got 7"):
+        rope_table(3, 7)
+
+
+def test_bfloat16_input_is_rotated_in_float32():
+    torch.manual_seed(0)
+    x, rope = torch.randn(1000, 64).bfloat16(), rope_table(1000, 64)
+    assert torch.equal(apply_rope(x, rope), apply_rope(x.float(), rope).bfloat16())

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from lit_llm.optim import Muon
+from lit_llm.optim.muon import orthogonalize
+
+
+def steps(optimizer, parameter, gradients):
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def gradients_of(shape, n=3):
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(shape, generator=generator) for _ in range(n)]
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (11, 5), (8, 8)])
+def test_matrices_move_as_under_torchs_muon(shape, monkeypatch):
+    # torch hard-codes bfloat16 in the iteration: compare in it
+    monkeypatch.setattr("lit_llm.optim.muon._fast_dtype", lambda device: torch.bfloat16)
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    mine = Muon([{"params": [ours], "kind": "matrix"}], lr=0.02, weight_decay=0.1)
+    reference = torch.optim.Muon(
+        [theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    moved = steps(mine, ours, gradients_of(shape))
+    expected = steps(reference, theirs, gradients_of(shape))
+    # bfloat16 rounds to 1 in 256, and the two round in another order
+    torch.testing.assert_close(moved, expected, rtol=0, atol=4e-4)
+    assert (moved - start).abs().mean() > 5e-3  # far more than the tolerance
+
+
+def test_other_parameters_move_as_under_adamw():
+    start = torch.randn(9, generator=torch.Generator().manual_seed(2))
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.2, "betas": (0.8, 0.95), "eps": 1e-8}
+    moved = steps(Muon([{"params": [ours], "kind": "vector"}], **settings), ours, gradients_of(9))
+    reference = torch.optim.AdamW([theirs], **settings)
+    torch.testing.assert_close(moved, steps(reference, theirs, gradients_of(9)))
+
+
+@pytest.mark.parametrize("shape", [(7, 30), (30, 7)])
+def test_orthogonalize_equalizes_singular_values_and_keeps_directions(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    result = orthogonalize(matrix, 5, torch.float32)
+    values = torch.linalg.svdvals(result)
+    assert 0.6 < values.min() <= values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    nearest = u @ v  # the orthogonal factor of the polar decomposition
+    cosine = (nearest * result).sum() / nearest.norm() / result.norm()
+    assert cosine > 0.98
+
+
+def test_a_parameter_without_gradient_stays():
+    parameter = torch.nn.Parameter(torch.ones(3, 4))
+    Muon([{"params": [parameter], "kind": "matrix"}], weight_decay=0.5).step()
+    assert torch.equal(parameter.detach(), torch.ones(3, 4))
