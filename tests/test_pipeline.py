@@ -33,7 +33,7 @@ def test_a_longer_run_continues_and_says_what_changed(tiny_fit, pretrained, tmp_
         *("--run", "base", "--ckpt_path", "last", "--trainer.max_steps", "8"),
     )
     assert more.code == 0, more.err
-    assert "trainer.max_steps: 6 -> 8 from here on" in more.out
+    assert "trainer.max_steps: 6 -> 8 from here on" in more.err
     assert checkpoints(runs / "base")[-1].name == "step-00000008"
     steps = [line.split(",")[0] for line in (runs / "base/metrics.csv").read_text().splitlines()]
     assert steps[1] == "2"  # what the first session logged is still there

@@ -32,7 +32,7 @@ _NO_FULL_DEVICE = re.compile(r"\bMIG\b|Laptop|Max-Q|\b\d090 (D|Ti)\b")
 
 def peak_bf16_flops(device_name: str) -> float | None:
     """Peak FLOP/s of a device by the name that its driver gives it; None if we do not know."""
-    if False:
+    if _NO_FULL_DEVICE.search(device_name):
         return None
     for name, flops in PEAK_BF16_FLOPS.items():
         if re.search(rf"\b{name}\b", device_name):

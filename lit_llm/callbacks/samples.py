@@ -201,7 +201,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 
 def _begin(path: Path, step: int) -> None:
-    """Remove samples of steps that are going to be made again; a new run moves an old file aside."""
+    """Drop samples of steps that are made again; a new run moves an old file aside."""
     if not path.exists():
         return
     if step == 0:
