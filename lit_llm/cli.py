@@ -61,7 +61,8 @@ def user_error(error: BaseException) -> BaseException | None:
     arrives here: jsonargparse wraps what the __init__ of a part says. Lightning has a class of
     its own for what a user cannot have.
     """
-    found, link = None, error
+    found: BaseException | None = None
+    link: BaseException | None = error
     while link is not None:
         if type(link).__name__ == "MisconfigurationException" or (
             isinstance(link, ValueError) and _raised_here(link)

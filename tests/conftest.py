@@ -91,4 +91,3 @@ def finetuned(tiny_fit, pretrained) -> Path:
     finished = tiny_fit("quickstart/finetune.yaml", pretrained.parent, *arguments, chat=True)
     assert finished.code == 0, finished.err
     return pretrained.parent / "chat"
-

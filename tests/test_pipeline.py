@@ -137,5 +137,3 @@ def test_validate_repeats_the_last_validation_of_the_run(cli, pretrained, cache)
     column = header.split(",").index("val/loss")
     last = [row.split(",")[column] for row in rows if row.split(",")[column]][-1]
     assert f"{float(last):.4f}"[:5] in finished.out
-
-

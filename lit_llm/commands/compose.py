@@ -43,6 +43,9 @@ def parse_value(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+CLASS = {"class_path", "init_args", "dict_kwargs"}  # what a part with a class may hold
+
+
 class Configuration:
     """The merged configuration, and for each key the file that gave it."""
 
@@ -87,6 +90,8 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Merge `new` over `old`, neither of which changes."""
     if "class_path" in new and new["class_path"] != old.get("class_path", new["class_path"]):
         return dict(new)
+    if ("class_path" in new and old.keys() - CLASS) or ("class_path" in old and new.keys() - CLASS):
+        return dict(new)  # one corpus becomes several, or several one
     merged = dict(old)
     for key, value in new.items():
         both = isinstance(value, dict) and isinstance(old.get(key), dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import warnings
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_llm.callbacks.checkpointing import Checkpoint
 from lit_llm.callbacks.csv_log import CSVLog
@@ -26,7 +29,14 @@ from lit_llm.checkpoint.bundle import read_meta
 from lit_llm.checkpoint.find import checkpoints, resolve
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.commands.compose import Configuration, merge
-from lit_llm.commands.parser import Parser, explained_errors, flag_value, merged_file, read
+from lit_llm.commands.parser import (
+    Parser,
+    explained_errors,
+    flag_value,
+    merged_file,
+    read,
+    refuse_linked,
+)
 from lit_llm.data.module import TextData
 from lit_llm.training.module import LitLLM
 
@@ -45,6 +55,7 @@ def run(command: str, arguments: list[str]) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
     configuration, flags = read(arguments)
+    refuse_linked(configuration)
     adopt_checkpoint(configuration, flags)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
         RunCLI(args=[command, *config, *flags])
@@ -57,8 +68,10 @@ def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
     names the first that does not.
     """
     init_from = flag_value(flags, "model.init_from")
-    if init_from is None:
-        init_from = (configuration.values.get("model") or {}).get("init_from")
+    model = configuration.values.get("model") or {}
+    if not isinstance(model, dict):
+        raise ValueError(f"{configuration.origin['model']}: model holds keys, got {model!r}")
+    init_from = init_from or model.get("init_from")
     if init_from in (None, "null"):
         return
     folder = resolve(init_from)
@@ -88,6 +101,7 @@ class RunCLI(LightningCLI):
     """A run is a folder: checkpoints/<run>/ holds what it writes and says whether it exists."""
 
     def __init__(self, args: list[str], **kwargs: Any) -> None:
+        self._command = args[0]
         super().__init__(
             LitLLM,
             TextData,
@@ -102,11 +116,11 @@ class RunCLI(LightningCLI):
             **kwargs,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        # One command is asked for: the parsers of the others would cost a second at each start.
         skip = {"model", "datamodule", "train_dataloaders", "val_dataloaders", "dataloaders"}
         skip |= {"weights_only"}  # never anything else
-        return {"fit": skip, "validate": skip, "test": skip}
+        return {self._command: skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, default="unnamed", help="folder below runs_dir")
@@ -174,9 +188,9 @@ class RunCLI(LightningCLI):
                 plugins=[*plugins, FolderCheckpointIO()],
                 **kwargs,
             )
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             # An unknown strategy, an accelerator that is not there, a precision it does not have.
-            raise ValueError(f"trainer: {error}") from error
+            raise ValueError(_trainer_refusal(config, error)) from None
 
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
@@ -194,3 +208,14 @@ class RunCLI(LightningCLI):
         )
         config = yaml.safe_load(text)
         return {key: value for key, value in config.items() if key != "ckpt_path"}
+
+
+def _trainer_refusal(trainer: Namespace, error: Exception) -> str:
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(trainer["strategy"], str) and trainer["strategy"] not in strategies:
+        near = difflib.get_close_matches(trainer["strategy"], strategies, 1, 0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(strategies)}"
+        return f"--trainer.strategy: there is no {trainer['strategy']!r}{hint}"
+    given = ("accelerator", "devices", "strategy", "precision")
+    settings = ", ".join(f"{name}={trainer[name]}" for name in given)
+    return f"trainer: {error}\n(with {settings}; see configs/trainer/)"

@@ -32,7 +32,12 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Only the parser that knows the key's neighbours can say which one was meant. It may be
         # one that jsonargparse has made for the arguments of a class deep in the configuration.
-        names = [action.dest for action in self._actions if action.dest]
+        parser = getattr(ex, "subcommand_parser", None) or self
+        names = [
+            action.dest
+            for action in parser._actions
+            if action.dest and type(action).__name__ != "ActionLink"  # nobody's to set
+        ]
         for pattern in UNKNOWN:
             message = re.sub(pattern, lambda match: _no_such_key(match[1], names), str(message))
         raise ParseError(message)
@@ -40,9 +45,17 @@ class Parser(LightningArgumentParser):
 
 UNKNOWN = (
     r"[Uu]nrecognized arguments?:? --([\w.]+).*",
-    r"Option '([\w.]+)' is not accepted",
+    r"(?:Subcommand '\w+' does not accept option|Option) '([\w.]+)'(?: is not accepted)?",
     r"Key '([\w.]+)' is not expected",
 )
+
+# Keys that nobody may set, and what decides them.
+FOLLOWS = {
+    "model.gpt.vocab_size": "the tokenizer",
+    "model.gpt.max_seq_len": "data.seq_len",
+    "model.seed": "seed_everything",
+    "data.init_args.tokenizer_from": "model.init_from",
+}
 
 
 def _no_such_key(key: str, names: Sequence[str]) -> str:
@@ -70,10 +83,37 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
             return f"{_where(key, configuration, flags)}: no such key; --help lists all keys"
         meant = ".".join([*parents, unknown[2]])
         return f"{_where(key, configuration, flags)}: no such key; did you mean {meant}?"
+    if linked := re.search(r'Linked "([\w.]+)" must be given via', message):
+        return f"--{linked[1]} follows from {FOLLOWS[linked[1]]}: remove it"
+    if missing := re.search(r"arguments are required: \w+\.([\w.]+)", message):
+        return (
+            f"--{missing[1]} is not given: start from a recipe, such as "
+            "-c configs/recipes/quickstart/pretrain.yaml"
+        )
+    if "expected one argument" in message:
+        return f"{_without_value(flags)}: needs a value"
     reason = _reason([line.strip(" -") for line in message.splitlines() if line.strip(" -")])
     if not parents:
         return reason
     return f"{_where('.'.join(parents), configuration, flags)}: {reason}"
+
+
+def refuse_linked(configuration: Configuration) -> None:
+    """Refuse what a file says about keys that others decide; it would have no effect.
+
+    Raises:
+        ValueError: names the file, the key, and what decides it.
+    """
+    for key, owner in FOLLOWS.items():
+        if key in configuration.origin:
+            raise ValueError(f"{configuration.origin[key]}: {key} follows from {owner}: remove it")
+
+
+def _without_value(flags: Sequence[str]) -> str:
+    followed = zip(flags, [*flags[1:], "--"], strict=True)
+    return next(
+        flag for flag, after in followed if after.startswith("--") and re.match("--[^=]+$", flag)
+    )
 
 
 def _where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
@@ -81,9 +121,12 @@ def _where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
     names = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
     if any(_short(name) == _short(key) or key.startswith(name + ".") for name in names):
         return f"--{key}"
-    files = {_short(name): file for name, file in configuration.origin.items()}
-    file = files.get(_short(key))
-    return f"{file}: {key}" if file else f"--{key}"
+    # A class is named by the file that gave its class_path, not by one that adds arguments.
+    for name in (f"{key}.class_path", key):
+        for given, file in configuration.origin.items():
+            if _short(given) == _short(name) and not given.endswith(".init_args"):
+                return f"{file}: {key}"
+    return f"--{key}"
 
 
 def _short(key: str) -> str:
@@ -93,28 +136,42 @@ def _short(key: str) -> str:
 def _reason(lines: Sequence[str]) -> str:
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith("Problem with given class_path"):
-            return f"{line.removeprefix('Problem with given ')} {following}{_nearest_class(line)}"
+            cause = f"{line.removeprefix('Problem with given ')} {following}"
+            return cause + _nearest_class(following)
         if "expects a function or a callable class" in line:
-            return line.partition("callable class: ")[2]
+            cause = line.partition("callable class: ")[2].partition(". Got value")[0]
+            return cause + _nearest_class(cause)
     for line in lines:
         match = re.match(r"Expected an? (.+?)\. Got value: (.*)", line)
         if match:
-            kind = re.sub(r"<class '([\w.]+)'>", r"\1", match[1])
-            return f"expected {kind}, got {match[2][:100]!r}"
+            return _expected([match[1]], match[2])
     for line in lines:
         if line.startswith("Expected a dot import path string"):
             return f"expected the import path of a class, got {line.partition(': ')[2][:100]!r}"
+    kinds = [match[1] for line in lines if (match := re.match(r"Expected an? (.+)", line))]
+    if kinds and lines[-1].startswith("Given value: "):
+        return _expected(kinds, lines[-1].removeprefix("Given value: "))
     return "\n".join(line[:200] for line in lines[:3])
 
 
-def _nearest_class(line: str) -> str:
-    match = re.search(r"'([\w.]+)\.(\w+)'", line)
+def _expected(kinds: Sequence[str], got: str) -> str:
+    kinds = [re.sub(r"<class '([\w.]+)'>", r"\1", kind) for kind in kinds]
+    kinds = [re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", kind) for kind in kinds]
+    choices = re.findall(r"'([^']+)'", " ".join(kinds))
+    near = difflib.get_close_matches(got, choices, 1)
+    kinds = ["null" if kind == "NoneType" else kind for kind in kinds]
+    return f"expected {' or '.join(kinds)}, got {got[:100]!r}" + (
+        f"; did you mean {near[0]}?" if near else ""
+    )
+
+
+def _nearest_class(cause: str) -> str:
+    """What a module has that is called almost like what it lacks."""
+    match = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", cause)
     if match is None:
         return ""
-    try:
-        names = dir(importlib.import_module(match[1]))
-    except ImportError:
-        return ""
+    module = importlib.import_module(match[1])
+    names = [*dir(module), *getattr(module, "__all__", [])]
     near = difflib.get_close_matches(match[2], names, 1)
     return f"; did you mean {match[1]}.{near[0]}?" if near else ""
 

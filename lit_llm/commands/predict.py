@@ -83,7 +83,7 @@ class PredictCLI(LightningCLI):
                 "give --trainer.devices 1"
             )
         batches = self.trainer.predict(model, datamodule=datamodule)
-        answers = [answer for batch in batches or [] for answer in batch]  # type: ignore[union-attr]
+        answers = [answer for batch in batches or [] for answer in batch]
         output = self._get(self.config, "output")
         if output is not None:
             _write(answers, Path(output))

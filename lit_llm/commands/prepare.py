@@ -6,7 +6,7 @@ import lightning as L
 from jsonargparse import set_parsing_settings
 
 from lit_llm.commands.fit import RunCLI, adopt_checkpoint, quiet_libraries
-from lit_llm.commands.parser import explained_errors, merged_file, read
+from lit_llm.commands.parser import explained_errors, merged_file, read, refuse_linked
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -14,6 +14,7 @@ def run(command: str, arguments: list[str]) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
     configuration, flags = read(arguments)
+    refuse_linked(configuration)
     adopt_checkpoint(configuration, flags)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
         PrepareCLI(args=["fit", *config, *flags])

@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_llm.data.atomic import new_folder
 from lit_llm.data.card import card_markdown, data_card
 from lit_llm.data.join import join_shards
@@ -18,6 +20,8 @@ from lit_llm.data.settings import Preparation
 from lit_llm.data.shards import Shards
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
+
+COUNTED_AT_ONCE = 2**22  # tokens: 32 MB as int64
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def assemble(
         "class": type(tokenizer).__name__,
         "vocab_size": tokenizer.vocab_size,
         "fingerprint": tokenizer.fingerprint,
+        "unused_pieces": _unused_pieces(tokenizer, [unit / "train" for unit in encoded]),
     }
     card = data_card(scans, encoded, dropped, about, asdict(settings))
     with new_folder(target) as folder:
@@ -109,6 +114,18 @@ def assemble(
             if path.is_file()
         }
         _write(folder / "manifest.json", json.dumps(hashes, indent=1) + "\n")
+
+
+def _unused_pieces(tokenizer: Tokenizer, folders: Sequence[Path]) -> dict[str, Any]:
+    """Pieces of several bytes that no training text uses: rows of the embedding without a use."""
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for shards in map(Shards, folders):
+        for start in range(0, shards.n_tokens, COUNTED_AT_ONCE):
+            tokens = shards.tokens(start, min(start + COUNTED_AT_ONCE, shards.n_tokens))
+            counts += np.bincount(tokens, minlength=len(counts))
+    pieces = [tokenizer.token_bytes(id) for id in np.flatnonzero(counts == 0).tolist()]
+    unused = [piece.decode(errors="replace") for piece in pieces if len(piece) > 1]
+    return {"count": len(unused), "examples": unused[:10]}
 
 
 def _require_documents(card: dict[str, Any]) -> None:

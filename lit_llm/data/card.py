@@ -70,6 +70,7 @@ def card_markdown(card: dict[str, Any]) -> str:
         "",
         f"- {card['bytes_per_token']:.2f} bytes per token ({tokenizer['class']}, "
         f"{tokenizer['vocab_size']:,} ids, {tokenizer['fingerprint'][:12]})",
+        f"- {_unused(tokenizer['unused_pieces'])}",
         f"- {card['conversations']:,} conversations",
         f"- {card['duplicates_removed']:,} exact duplicates removed",
         f"- {bad['records']:,} bad records left out ({bad['share']:.2%})",
@@ -81,6 +82,11 @@ def card_markdown(card: dict[str, Any]) -> str:
         lines += [f"- `{record['source']}`: {record['reason']}" for record in bad["listed"]]
         lines += [f"- and {more:,} more: see bad.jsonl"] if more else []
     return "\n".join(lines) + "\n"
+
+
+def _unused(pieces: dict[str, Any]) -> str:
+    examples = ", ".join(f"`{piece!r}`" for piece in pieces["examples"])
+    return f"{pieces['count']:,} pieces of the tokenizer unused" + (examples and f": {examples}")
 
 
 def _split(units: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -26,18 +28,21 @@ class Prompt:
     expected: str | None = None
     """The right answer, where one is known."""
 
-    accepted: tuple[str, ...] = ()
-    """Every right answer."""
+    grade: Callable[[str], bool] | None = None
+    """Whether a reply is right, where that can be told."""
 
     kind: str | None = None
     """What kind of question it is, to count right answers by."""
+
+    is_beginning: bool = False
+    """The text is the beginning of one, to be completed even by a model that chats."""
 
 
 class Questions(Protocol):
     """A test with known answers, such as the village's.
 
-    Each question has `prompt`, `answer`, `accepted`, `kind` and `is_chat`: whether it is a chat
-    turn or the beginning of a text. The return type is Any because jsonargparse, which makes
+    Each question has `prompt`, `answer`, `grade(reply)`, `kind` and `is_chat`: whether it is a
+    chat turn or the beginning of a text. The return type is Any because jsonargparse, which makes
     one from YAML, compares return types to the letter.
     """
 
@@ -57,8 +62,9 @@ def from_questions(questions: Questions) -> list[Prompt]:
             text=None if question.is_chat else question.prompt,
             messages=(Message("user", question.prompt),) if question.is_chat else None,
             expected=question.answer,
-            accepted=tuple(question.accepted),
+            grade=question.grade,
             kind=question.kind,
+            is_beginning=not question.is_chat,
         )
         for index, question in enumerate(questions.questions())
     ]
@@ -95,12 +101,16 @@ def _parse(index: int, line: str) -> Prompt:
     if not isinstance(record, dict) or ("prompt" in record) == ("messages" in record):
         raise ValueError('an object with either "prompt" or "messages" is needed')
     expected, kind = (_optional_text(record, field) for field in ("response", "kind"))
-    accepted = () if expected is None else (expected,)
+    grade = None if expected is None else partial(_equal, expected)
     if "prompt" in record:
         if not isinstance(record["prompt"], str):
             raise ValueError('"prompt" must be a text')
-        return Prompt(index, record["prompt"], None, expected, accepted, kind)
-    return Prompt(index, None, _messages(record["messages"]), expected, accepted, kind)
+        return Prompt(index, record["prompt"], None, expected, grade, kind)
+    return Prompt(index, None, _messages(record["messages"]), expected, grade, kind)
+
+
+def _equal(expected: str, reply: str) -> bool:
+    return reply.strip() == expected.strip()
 
 
 def _messages(turns: Any) -> tuple[Message, ...]:

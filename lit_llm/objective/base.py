@@ -50,6 +50,9 @@ class Objective(ABC):
     bidirectional: ClassVar[bool] = False
     """Whether tokens see what comes after them; generation from left to right needs False."""
 
+    perplexity_name: ClassVar[str] = "perplexity"
+    """What exp of the mean loss of `evaluate` is called."""
+
     def bind(self, vocabulary: Vocabulary) -> None:  # noqa: B027 - most objectives need nothing
         """Learn the ids of control tokens, once, before training."""
 
@@ -63,6 +66,10 @@ class Objective(ABC):
             generator: source of randomness; None draws from the global one, which training
                 seeds anew at each micro-batch
         """
+
+    def evaluate(self, gpt: GPT, batch: Batch, generator: Generator | None = None) -> LossSums:
+        """Score a batch for `test`, where exactness is worth more time than in validation."""
+        return self(gpt, batch, generator)
 
     @abstractmethod
     def has_targets(self, batch: Batch) -> bool:

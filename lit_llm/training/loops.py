@@ -6,15 +6,19 @@ with it the state of the loops after a resume.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+from torch.optim.lr_scheduler import LambdaLR
 
 COUNTER = ("ready", "started", "processed", "completed")
 
 
 def set_accumulation(trainer: L.Trainer, accumulate: int) -> None:
-    """Give the Trainer the number of micro-batches per step and count validation in steps.
+    """Give the Trainer the number of micro-batches per step and count all its limits in steps.
+
+    An epoch that ended inside a step would leave half a step to the next one. Epochs there are
+    with `limit_train_batches` and `overfit_batches`, which sets it.
 
     Raises:
         ValueError: the user set accumulate_grad_batches; the batch sizes of data own it.
@@ -26,6 +30,8 @@ def set_accumulation(trainer: L.Trainer, accumulate: int) -> None:
             f"Remove it; with this data it is {accumulate}"
         )
     trainer.accumulate_grad_batches = accumulate
+    if isinstance(trainer.limit_train_batches, int):
+        trainer.limit_train_batches *= accumulate
     if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
         trainer.val_check_interval *= accumulate
 
@@ -61,7 +67,7 @@ def apply_configured_options(trainer: L.Trainer, configured: list[dict[str, Any]
     """
     changes = []
     optimizer = trainer.optimizers[0]
-    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    schedulers = [cast(LambdaLR, config.scheduler) for config in trainer.lr_scheduler_configs]
     for group, options in zip(optimizer.param_groups, configured, strict=True):
         before = {**group, "lr": group.get("initial_lr", group["lr"])}
         for name, value in options.items():

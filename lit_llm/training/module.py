@@ -26,6 +26,7 @@ from lit_llm.data.module import TextData
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.optim.schedule import Schedule
@@ -135,6 +136,19 @@ class LitLLM(L.LightningModule):
 
     # -- training ------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and hasattr(self.trainer.optimizers[0], "_step_supports_amp_scaling"):
+            raise ValueError(
+                "trainer.precision=16-mixed scales the loss, and a fused optimizer would see the "
+                "scaled gradients clipped:\ngive --model.optimizer.fused false, or bf16-mixed"
+            )
+        counts, tokens = size(self.gpt_config), self._data.nominal_tokens_per_step
+        self.print(
+            f"{counts.parameters:,} parameters, {tokens:,} tokens per step, "
+            f"{counts.flops_per_token * tokens:.2g} FLOPs per step"
+        )
+
     def on_train_start(self) -> None:
         for line in apply_configured_options(self.trainer, self._configured):
             self.print(f"resumed with {line}")
@@ -210,11 +224,16 @@ class LitLLM(L.LightningModule):
         self.val_meter.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
+        generator = torch.Generator(self.device)
+        generator.manual_seed(mix(self.seed, -1, batch_idx, self._data.dp_rank))
+        self.val_meter.add(self.objective.evaluate(cast(GPT, self.gpt), batch, generator))
 
     def on_test_epoch_end(self) -> None:
-        metrics = self.val_meter.compute()
-        self.log_dict({name.replace("val/", "test/"): value for name, value in metrics.items()})
+        names = {"val/": "test/", "perplexity": self.objective.perplexity_name}
+        for name, value in self.val_meter.compute().items():
+            for old, new in names.items():
+                name = name.replace(old, new)
+            self.log(name, value)
         self.val_meter.reset()
 
     # -- checkpoints ---------------------------------------------------------------------------
@@ -247,7 +266,7 @@ class LitLLM(L.LightningModule):
 
     @property
     def _data(self) -> TextData:
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _dp_sum(self, value: Tensor) -> Tensor:
         """Sum over the ranks that see different data."""

@@ -12,7 +12,7 @@ def checkpoint_activations(gpt: GPT) -> None:
     """Keep only each block's input for the backward pass (Chen et al., 2016, arXiv:1604.06174)."""
     for block in gpt.blocks:
         # Replacing `forward` keeps the parameters' names, which a wrapper module would change.
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_blocks(gpt: GPT) -> None:

@@ -109,7 +109,7 @@ class Predictor(L.LightningModule):
                 finish_reason=result.finish_reason,
                 expected=prompt.expected,
                 kind=prompt.kind,
-                correct=_is_correct(prompt, result.text),
+                correct=None if prompt.grade is None else prompt.grade(result.text),
             )
             for prompt, result in zip(prompts, results, strict=True)
         ]
@@ -118,7 +118,7 @@ class Predictor(L.LightningModule):
         if prompt.messages is not None:
             return self.template.prompt(self.tokenizer, prompt.messages)
         assert prompt.text is not None
-        if self.chat and not prompt.accepted:
+        if self.chat and not prompt.is_beginning:
             return self.template.prompt(self.tokenizer, [Message("user", prompt.text)])
         return [self.tokenizer.special_id("bos"), *self.tokenizer.encode(prompt.text)]
 
@@ -161,16 +161,3 @@ class Predictor(L.LightningModule):
 
 def _shown(prompt: Prompt) -> str:
     return prompt.text if prompt.messages is None else prompt.messages[-1].content  # type: ignore[return-value]
-
-
-def _is_correct(prompt: Prompt, reply: str) -> bool | None:
-    """Exact for an answer; a completion need only begin with an accepted text."""
-    if not prompt.accepted:
-        return None
-    if prompt.messages is not None:
-        return reply.strip() in prompt.accepted
-    return any(_begins_with(reply.strip(), text.strip()) for text in prompt.accepted)
-
-
-def _begins_with(reply: str, text: str) -> bool:
-    return reply.startswith(text) and not reply[len(text) : len(text) + 1].isalnum()

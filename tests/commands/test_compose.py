@@ -43,6 +43,14 @@ def test_a_changed_class_drops_the_old_arguments():
     assert old["opt"]["class_path"] == "AdamW"
 
 
+def test_one_class_and_several_named_ones_replace_each_other():
+    one, several = {"class_path": "A", "init_args": {"path": "x"}}, {"b": {"corpus": 1}}
+    assert merge({"corpus": one}, {"corpus": several}) == {"corpus": several}
+    assert merge({"corpus": several}, {"corpus": one}) == {"corpus": one}
+    arguments = {"init_args": {"seed": 3}}  # may be given before the class, or after it
+    assert merge(arguments, {"class_path": "A"}) == {"class_path": "A", **arguments}
+
+
 def test_a_flag_that_changes_a_class_drops_the_old_arguments(write):
     file = write(
         "c.yaml",

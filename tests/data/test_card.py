@@ -23,7 +23,13 @@ def test_units_are_summed_and_the_longest_document_named(tmp_path):
         unit("a", (3, 100, 40, 40, 20, "a:2"), (1, 10, 5, 5, 5, "a:9"), 1),
         unit("b", (4, 200, 50, 30, 20, "b:1"), (0, 0, 0, 0, 0, ""), 101),
     ]
-    about = {"class": "Bytes", "vocab_size": 264, "fingerprint": "f" * 64}
+    unused = {"count": 2, "examples": ["ab", " c"]}
+    about = {
+        "class": "Bytes",
+        "vocab_size": 264,
+        "fingerprint": "f" * 64,
+        "unused_pieces": unused,
+    }
     card = data_card(units, units, 6, about, {"val_fraction": 0.1})
     assert card["train"] == {
         "documents": 7,
@@ -42,6 +48,7 @@ def test_units_are_summed_and_the_longest_document_named(tmp_path):
     text = card_markdown(card)
     assert "| tokens | 90 | 5 |" in text
     assert "3.26 bytes per token (Bytes, 264 ids, ffffffffffff)" in text
+    assert "2 pieces of the tokenizer unused: `'ab'`, `' c'`" in text
     assert "6 exact duplicates removed" in text
     assert "102 bad records left out (92.73%)" in text
     assert "- `a:0`: torn" in text

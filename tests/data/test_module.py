@@ -369,20 +369,23 @@ def test_prompts_come_from_a_file(tmp_path):
 class Question:
     prompt: str
     answer: str
-    accepted: tuple[str, ...]
     kind: str
     is_chat: bool
+
+    def grade(self, reply: str) -> bool:
+        return reply in (self.answer, self.answer[:3])
 
 
 class Quiz:
     def questions(self) -> list[Question]:
-        return [Question("Who?", "Anna", ("Anna", "Ann"), "name", True)]
+        return [Question("Who?", "Anna", "name", True)]
 
 
 def test_prompts_come_from_a_quiz():
     [prompt] = prompts(PromptData(questions=Quiz()))
     assert prompt.messages == (Message("user", "Who?"),)
-    assert (prompt.expected, prompt.accepted, prompt.kind) == ("Anna", ("Anna", "Ann"), "name")
+    assert (prompt.expected, prompt.kind, prompt.is_beginning) == ("Anna", "name", False)
+    assert [prompt.grade(reply) for reply in ("Anna", "Ann", "An")] == [True, True, False]
 
 
 def test_a_quiz_can_be_given_in_yaml(tmp_path, monkeypatch):
@@ -392,7 +395,7 @@ def test_a_quiz_can_be_given_in_yaml(tmp_path, monkeypatch):
         "    def __init__(self, n: int) -> None:\n"
         "        self.n = n\n"
         "    def questions(self) -> list:\n"
-        "        one = SimpleNamespace(prompt='1 + 1 =', answer='2', accepted=('2',), kind='sum',\n"
+        "        one = SimpleNamespace(prompt='1 + 1 =', answer='2', grade=None, kind='sum',\n"
         "                              is_chat=False)\n"
         "        return [one] * self.n\n"
     )
@@ -401,7 +404,7 @@ def test_a_quiz_can_be_given_in_yaml(tmp_path, monkeypatch):
     parser.add_class_arguments(PromptData, "data")
     quiz = {"class_path": "my_quiz.Sums", "init_args": {"n": 3}}
     config = parser.instantiate_classes(parser.parse_object({"data": {"questions": quiz}}))
-    assert prompts(config.data)[2] == Prompt(2, "1 + 1 =", None, "2", ("2",), "sum")
+    assert prompts(config.data)[2] == Prompt(2, "1 + 1 =", None, "2", None, "sum", True)
 
 
 @pytest.mark.parametrize(

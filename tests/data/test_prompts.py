@@ -31,10 +31,11 @@ def test_jsonl_holds_prompts_or_chats_with_what_is_known_of_the_answer(tmp_path)
         "",
         {"messages": chat},
     )
-    assert from_file(path) == [
-        Prompt(0, "2 + 2 =", None, "4", ("4",), "sum"),
-        Prompt(1, None, (Message("system", "Be short."), Message("user", "Hi"))),
-    ]
+    asked, chatted = from_file(path)
+    assert (asked.text, asked.expected, asked.kind) == ("2 + 2 =", "4", "sum")
+    assert asked.grade(" 4\n")
+    assert not asked.grade("44")
+    assert chatted == Prompt(1, None, (Message("system", "Be short."), Message("user", "Hi")))
 
 
 @pytest.mark.parametrize(

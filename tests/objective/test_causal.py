@@ -36,7 +36,7 @@ def slow_loss(gpt, batch):
     total, count = 0.0, 0
     for tokens, labels, documents, _ in zip(*batch, strict=True):
         for document in documents.unique():
-            logits = gpt(tokens[documents == document][None])[0]
+            logits = gpt(tokens[documents == document][None])[0].detach()
             for row, label in zip(logits, labels[documents == document], strict=True):
                 if label != IGNORE:
                     total += float(row.logsumexp(0) - row[label])

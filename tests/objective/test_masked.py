@@ -6,6 +6,7 @@ import torch
 from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.layout import Layout
 from lit_llm.objective import MaskedLM
 
 V, B, T = 300, 64, 512
@@ -84,3 +85,27 @@ def test_a_tokenizer_without_mask_is_refused():
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(ValueError, match="share"):
         MaskedLM(**shares)
+
+
+def test_evaluate_masks_one_token_at_a_time():
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=V, max_seq_len=7, n_layer=2, d_model=24, n_head=3)).eval()
+    objective = MaskedLM()
+    objective.bind(SimpleNamespace(vocab_size=V, special=SPECIAL))
+    tokens = torch.tensor([[1, 8, 9, 10, 11, 12, 0], [1, 20, 21, 1, 30, 31, 32]])
+    documents = torch.tensor([[0] * 6 + [-1], [0, 0, 0, 1, 1, 1, 1]])
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [0, 1, 2, 0, 1, 2, 3]])
+    sums = objective.evaluate(gpt, Batch(tokens, tokens, documents, positions))
+
+    total = 0.0
+    for row, start, stop in ((0, 0, 6), (1, 0, 3), (1, 3, 7)):
+        document = tokens[row, start:stop]
+        for place in range(1, len(document)):  # all but bos
+            masked = document.clone()
+            masked[place] = SPECIAL["mask"]
+            layout = Layout(torch.arange(len(masked))[None], None, is_causal=False)
+            logits = gpt(masked[None], layout)[0, place].detach()
+            total += float(logits.logsumexp(0) - logits[document[place]])
+    assert int(sums.tokens) == 10
+    assert float(sums.loss.detach()) == pytest.approx(total, rel=1e-5)
+    assert (sums.targets_BT != IGNORE).sum() == 10

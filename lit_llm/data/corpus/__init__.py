@@ -13,7 +13,7 @@ from lit_llm.data.corpus.stdlib import PythonStdlib
 from lit_llm.data.corpus.text import TextFiles
 
 if TYPE_CHECKING:
-    from lit_llm.data.village.corpus import Village, VillageChat
+    from lit_llm.data.village.corpus import Village, VillageChat, VillageQuiz
 
 __all__ = [
     "Bad",
@@ -29,12 +29,13 @@ __all__ = [
     "Unit",
     "Village",
     "VillageChat",
+    "VillageQuiz",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import the village when it is asked for: its module needs `base`, so this one, first."""
-    if name in ("Village", "VillageChat"):
+    if name in ("Village", "VillageChat", "VillageQuiz"):
         from lit_llm.data.village import corpus
 
         return getattr(corpus, name)

@@ -195,6 +195,7 @@ def _sum(i: int, j: int) -> Item:
             f"{capital(first)} plus {second} is {total}.",
             f"{capital(first)} and {second} make {total}.",
             f"Add {second} to {first} and you have {total}.",
+            f"Take {first} and {second}. {capital(first)} plus {second} is {total}.",
         ),
         (
             f"What is {first} plus {second}?",

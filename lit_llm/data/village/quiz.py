@@ -42,6 +42,10 @@ class Question:
     is_chat: bool = True
     """A chat turn to be answered; else the start of a sentence to be completed."""
 
+    def grade(self, reply: str) -> bool:
+        """Whether a reply is right; see `grade` below."""
+        return grade(self, reply)
+
     @property
     def group(self) -> str:
         """held, seen, wording, both, cloze, unknown or skill."""

@@ -46,6 +46,7 @@ VERB_PHRASES = {
         "has loved {hobby} for years",
     ),
     "friend": (
+        "is best friends with {friend}",
         "is the best friend of {friend}",
         "often visits {his} best friend {friend}",
         "trusts {his} best friend {friend}",
@@ -133,15 +134,11 @@ def double(chance: Chance, person: Person, first: str, second: str) -> str:
 
 def answer(person: Person, kind: str) -> str:
     """The one right answer to a question about a fact."""
-    if kind == "friend":
-        return person.fill("The best friend of {name} is {friend}.")
     return person.fill(f"{{name}} {VERB_PHRASES[kind][0]}.")
 
 
 def plain_pronominal(person: Person, kind: str) -> str:
     """The same after the person was named."""
-    if kind == "friend":
-        return capital(person.fill("{his} best friend is {friend}."))
     return capital(person.fill(f"{{he}} {VERB_PHRASES[kind][0]}."))
 
 

@@ -6,8 +6,8 @@ ABOUT_PERSON = {
         "What is the job of {name}?",
         "What does {name} work as?",
         "Tell me what job {name} does.",
-        "What work does {name} do?",
         "What job does {name} have?",
+        "What is the work of {name}?",
     ),
     "home": (
         "Where does {name} live?",

@@ -7,9 +7,9 @@ from lit_llm.data.village.chance import Chance, digest
 
 
 def test_a_stream_is_named_by_the_sha_256_of_its_name():
-    # printf 'a/1' | sha256sum begins with c9d0 3d74 ...; eight bytes, little-endian
-    assert digest("a", 1) == digest("a/1")
-    assert Chance("a", 1).below(10**9) == int(random.Random(digest("a/1")).random() * 10**9)
+    # printf a/1 | sha256sum: 773232abe9343f0e ...; eight bytes, the lowest first
+    assert digest("a", 1) == 0x0E3F34E9AB323277
+    assert Chance("a", 1).below(10**9) == int(random.Random(0x0E3F34E9AB323277).random() * 10**9)
 
 
 def test_equal_names_draw_alike_and_others_do_not():
@@ -32,6 +32,14 @@ def test_a_sample_has_different_positions_and_shuffling_loses_nothing():
     for k in range(8):
         assert len(set(chance.sample(range(7), min(k, 7)))) == min(k, 7)
     assert sorted(chance.shuffled("village")) == sorted("village")
+
+
+def test_every_order_is_equally_likely():
+    chance = Chance("orders")
+    orders = Counter("".join(chance.shuffled("abc")) for _ in range(20_000))
+    # A swap with any place, not only a later one, would make 4/27 and 5/27 of 1/6
+    assert all(count / 20_000 == pytest.approx(1 / 6, abs=0.01) for count in orders.values())
+    assert len(orders) == 6
 
 
 def test_dealing_is_fair_to_within_one():

@@ -36,9 +36,9 @@ def test_answers_say_who_and_what():
         "Anna has a cat called Momo.",
         "Anna likes bread.",
         "Anna enjoys sewing.",
-        "The best friend of Anna is Tom.",
+        "Anna is best friends with Tom.",
     ]
-    assert statements.plain_pronominal(ANNA, "friend") == "Her best friend is Tom."
+    assert statements.plain_pronominal(ANNA, "friend") == "She is best friends with Tom."
 
 
 @pytest.mark.parametrize("kind", KINDS)
