@@ -41,6 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
         if command not in COMMANDS:
             raise ValueError(f"no command {command!r}{_nearest(command)}: see python cli.py --help")
         import_module(COMMANDS[command][0]).run(command, rest)
+    except ArithmeticError as error:
+        if type(error).__name__ != "NotFinite":  # the run itself stopped: it says at which step
+            raise
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         refusal = user_error(error)
         if refusal is None:

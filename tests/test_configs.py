@@ -1,6 +1,6 @@
 import csv
 import logging
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,7 @@ def test_a_recipe_opens_with_the_line_that_runs_it(path):
     words = command(path).split()
     assert words[:2] == ["python", "cli.py"]
     assert words[words.index("-c") + 1] == str(path.relative_to(ROOT))
-    given = (word for flag, word in zip(words, words[1:], strict=False) if flag == "-c")
+    given = (word for flag, word in pairwise(words) if flag == "-c")
     assert all((ROOT / file).is_file() for file in given)
 
 

@@ -23,6 +23,16 @@ def test_a_run_is_not_overwritten(tiny_fit, pretrained):
     assert "--ckpt_path last" in again.err
 
 
+def test_a_run_can_be_overwritten_on_demand(tiny_fit, tmp_path):
+    arguments = ("--run", "again", "--trainer.max_steps=1", "--trainer.limit_val_batches=0")
+    assert tiny_fit("quickstart/pretrain.yaml", tmp_path, *arguments).code == 0
+    (tmp_path / "again/step-00000001/mark").touch()
+    finished = tiny_fit("quickstart/pretrain.yaml", tmp_path, *arguments, "--overwrite=true")
+    assert finished.code == 0, finished.err
+    assert (tmp_path / "again/step-00000001/model.safetensors").exists()
+    assert not (tmp_path / "again/step-00000001/mark").exists()
+
+
 def test_a_longer_run_continues_and_says_what_changed(tiny_fit, pretrained, tmp_path):
     runs = tmp_path
     finished = tiny_fit("quickstart/pretrain.yaml", runs, "--run", "base")

@@ -72,7 +72,7 @@ class Configuration:
 
         Args:
             key: dotted, with or without `init_args`, such as data.corpus
-            class_path: what it becomes
+            class_path: what it becomes; null, true and false take the class away
         """
         node: Any = self.values
         *path, last = key.removesuffix(".class_path").split(".")
@@ -82,21 +82,42 @@ class Configuration:
         old = node.get(last) if isinstance(node, dict) else None
         if not isinstance(old, dict) or "class_path" not in old:
             return False
-        node[last] = merge(old, {"class_path": class_path})
+        value = parse_value(class_path)
+        node[last] = merge(old, {"class_path": value}) if isinstance(value, str) else value
         return True
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Merge `new` over `old`, neither of which changes."""
+    if "class_path" in old or "class_path" in new:
+        if _is_several(old, new) or _is_several(new, old):
+            return dict(new)  # one corpus becomes several, or several one
+        old, new = _with_init_args(old), _with_init_args(new)
     if "class_path" in new and new["class_path"] != old.get("class_path", new["class_path"]):
         return dict(new)
-    if ("class_path" in new and old.keys() - CLASS) or ("class_path" in old and new.keys() - CLASS):
-        return dict(new)  # one corpus becomes several, or several one
     merged = dict(old)
     for key, value in new.items():
         both = isinstance(value, dict) and isinstance(old.get(key), dict)
         merged[key] = merge(old[key], value) if both else value
     return merged
+
+
+def _is_several(node: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the keys are names of things, each with keys of its own, and no arguments."""
+    arguments = CLASS | (other.get("init_args") or {}).keys()
+    return bool(node) and not any(
+        name in arguments or not isinstance(value, dict) or value.keys() & CLASS
+        for name, value in node.items()
+    )
+
+
+def _with_init_args(node: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a class may be written without `init_args`, as in flags."""
+    arguments = {key: value for key, value in node.items() if key not in CLASS}
+    if not arguments:
+        return node
+    rest = {key: value for key, value in node.items() if key in CLASS}
+    return {**rest, "init_args": merge(node.get("init_args") or {}, arguments)}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
 from lit_llm.checkpoint.bundle import read_meta
 from lit_llm.checkpoint.find import checkpoints, resolve
+from lit_llm.checkpoint.folder import clean_leftovers
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.commands.compose import Configuration, merge
 from lit_llm.commands.parser import (
@@ -86,6 +88,7 @@ def quiet_libraries() -> None:
     """Leave out advice and advertising of libraries that says nothing about the run."""
     for message in (
         ".*does not have many workers.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # torchmetrics has done it
         ".*LightningCLI's args parameter.*",
         ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it is meant
         ".*isinstance.treespec, LeafSpec.*",
@@ -95,6 +98,11 @@ def quiet_libraries() -> None:
     noise = ("GPU available", "TPU available", "HPU available", "💡 Tip", "Seed set to")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(lambda r: not r.getMessage().startswith(noise))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that tidies up; others may be started by it or beside it."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 class RunCLI(LightningCLI):
@@ -125,6 +133,9 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, default="unnamed", help="folder below runs_dir")
         parser.add_argument("--runs_dir", type=str, default="checkpoints", help="where runs live")
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="delete the run's folder and start anew"
+        )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(Throughput, "throughput")
@@ -155,6 +166,10 @@ class RunCLI(LightningCLI):
 
     def _where_to_start(self, ckpt_path: str | None) -> str | None:
         """A checkpoint to continue from, or None for a run that does not exist yet."""
+        if is_first_process():
+            clean_leftovers(self.run_dir)
+            if self._get(self.config, "overwrite") and ckpt_path is None:
+                shutil.rmtree(self.run_dir, ignore_errors=True)
         there = checkpoints(self.run_dir)
         if ckpt_path == "last" and not there:
             print(f"{self.run_dir} holds no checkpoint yet: starting at step 0")
@@ -165,7 +180,7 @@ class RunCLI(LightningCLI):
             raise ValueError(
                 f"{self.run_dir} already holds a run ({there[-1].name}).\n"
                 "Add --ckpt_path last to continue it, --run NAME to start another one, "
-                "or delete the folder"
+                "or --overwrite true to delete it"
             )
         return None
 
@@ -188,7 +203,13 @@ class RunCLI(LightningCLI):
                 plugins=[*plugins, FolderCheckpointIO()],
                 **kwargs,
             )
-        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            ImportError,
+            MisconfigurationException,
+        ) as error:
             # An unknown strategy, an accelerator that is not there, a precision it does not have.
             raise ValueError(_trainer_refusal(config, error)) from None
 

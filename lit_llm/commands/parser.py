@@ -95,7 +95,10 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
     reason = _reason([line.strip(" -") for line in message.splitlines() if line.strip(" -")])
     if not parents:
         return reason
-    return f"{_where('.'.join(parents), configuration, flags)}: {reason}"
+    key = ".".join(parents)
+    # A wrong class is blamed on the file that names it, not on one that adds arguments.
+    blamed = f"{key}.class_path" if "class_path" in reason or "attribute" in reason else key
+    return f"{_where(blamed, configuration, flags).removesuffix('.class_path')}: {reason}"
 
 
 def refuse_linked(configuration: Configuration) -> None:
@@ -119,14 +122,16 @@ def _without_value(flags: Sequence[str]) -> str:
 def _where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
     """The flag or the file that gave a key."""
     names = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
-    if any(_short(name) == _short(key) or key.startswith(name + ".") for name in names):
+    short = _short(key).removesuffix(".class_path")
+    if any(_short(name) == short or key.startswith(name + ".") for name in names):
         return f"--{key}"
-    # A class is named by the file that gave its class_path, not by one that adds arguments.
-    for name in (f"{key}.class_path", key):
-        for given, file in configuration.origin.items():
-            if _short(given) == _short(name) and not given.endswith(".init_args"):
-                return f"{file}: {key}"
-    return f"--{key}"
+    files = {
+        _short(given): file
+        for given, file in configuration.origin.items()
+        if not given.endswith(".init_args")  # it would stand for the whole class
+    }
+    file = files.get(_short(key))
+    return f"{file}: {key}" if file else f"--{key}"
 
 
 def _short(key: str) -> str:

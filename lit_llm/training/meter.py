@@ -45,14 +45,14 @@ class TrainMeter:
         self.loss = self.tokens = self.n_bytes = torch.zeros(())
         self.has_targets = False
 
-    def set_token_bytes(self, token_bytes_V: Tensor) -> None:
-        self.token_bytes_V = token_bytes_V
+    def prepare(self, token_bytes_V: Tensor, device: torch.device) -> None:
+        """Learn the bytes of each token and where the sums will be taken."""
+        self.token_bytes_V = token_bytes_V.to(device)
 
     def saw_batch(self, has_targets: bool) -> None:
         self.has_targets |= has_targets
 
     def add(self, sums: LossSums) -> None:
-        self.token_bytes_V = self.token_bytes_V.to(sums.targets_BT.device)
         self.loss = self.loss.to(sums.loss.device) + sums.loss.detach()
         self.tokens = self.tokens.to(sums.loss.device) + sums.tokens
         n_bytes = count_bytes(sums.targets_BT, self.token_bytes_V)
@@ -74,19 +74,22 @@ class ValMeter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # float64: float32 stops counting single tokens at 16.8 million
-        self.loss = SumMetric().set_dtype(torch.float64)
-        self.tokens = SumMetric().set_dtype(torch.float64)
-        self.n_bytes = SumMetric().set_dtype(torch.float64)
+        self.loss, self.tokens, self.n_bytes = SumMetric(), SumMetric(), SumMetric()
         self.register_buffer("token_bytes_V", torch.zeros(0, dtype=torch.int32), persistent=False)
 
-    def set_token_bytes(self, token_bytes_V: Tensor) -> None:
-        self.token_bytes_V = token_bytes_V.to(self.token_bytes_V.device)
+    def prepare(self, token_bytes_V: Tensor, device: torch.device) -> None:
+        """Learn the bytes of each token and where the sums will be taken."""
+        self.token_bytes_V = token_bytes_V
+        # float32 stops counting single tokens at 16.8 million; Apple's GPUs know no float64
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        for metric in (self.loss, self.tokens, self.n_bytes):
+            metric.set_dtype(self.dtype)
 
     def add(self, sums: LossSums) -> None:
-        self.loss.update(sums.loss.double())
-        self.tokens.update(sums.tokens.double())
-        self.n_bytes.update(count_bytes(sums.targets_BT, self.token_bytes_V).double())
+        self.loss.update(sums.loss.to(self.dtype))
+        self.tokens.update(sums.tokens.to(self.dtype))
+        n_bytes = count_bytes(sums.targets_BT, self.token_bytes_V)
+        self.n_bytes.update(n_bytes.to(self.dtype))
 
     def compute(self) -> dict[str, Tensor]:
         sums = (self.loss.compute(), self.tokens.compute(), self.n_bytes.compute())

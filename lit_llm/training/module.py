@@ -110,7 +110,7 @@ class LitLLM(L.LightningModule):
         self._data.seed = self.seed
         self.objective.bind(self._data.tokenizer)
         for meter in (self.train_meter, self.val_meter):
-            meter.set_token_bytes(self._data.token_bytes_V)
+            meter.prepare(self._data.token_bytes_V, self.trainer.strategy.root_device)
         if stage == "fit":
             set_accumulation(self.trainer, self._data.accumulate)
 

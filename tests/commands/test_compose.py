@@ -51,6 +51,15 @@ def test_one_class_and_several_named_ones_replace_each_other():
     assert merge(arguments, {"class_path": "A"}) == {"class_path": "A", **arguments}
 
 
+def test_arguments_of_a_class_may_be_written_as_in_flags():
+    old = {"data": {"class_path": "A", "init_args": {"seq_len": 8, "corpus": {"b": {"weight": 1}}}}}
+    new = {"data": {"seq_len": 9, "corpus": {"b": {"weight": 2}}}}
+    assert merge(old, new)["data"] == {
+        "class_path": "A",
+        "init_args": {"seq_len": 9, "corpus": {"b": {"weight": 2}}},
+    }
+
+
 def test_a_flag_that_changes_a_class_drops_the_old_arguments(write):
     file = write(
         "c.yaml",
@@ -60,6 +69,12 @@ def test_a_flag_that_changes_a_class_drops_the_old_arguments(write):
     assert configuration.replace_class("data.corpus", "C")
     assert configuration.values["data"]["init_args"]["corpus"] == {"class_path": "C"}
     assert not configuration.replace_class("data.seq_len", "C")
+
+
+def test_a_flag_can_take_a_class_away(write):
+    configuration = Configuration([write("c.yaml", "model: {schedule: {class_path: A}}")])
+    assert configuration.replace_class("model.schedule", "null")
+    assert configuration.values == {"model": {"schedule": None}}
 
 
 def test_dotted_keys_merge_like_nested_ones(write):

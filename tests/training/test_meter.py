@@ -20,7 +20,7 @@ FIRST, SECOND = sums(2.0, [1, IGNORE, 2]), sums(7.0, [1])
 
 @pytest.mark.parametrize("meter", [TrainMeter(), ValMeter()], ids=["train", "val"])
 def test_metrics_are_of_all_tokens_and_no_mean_of_means(meter):
-    meter.set_token_bytes(BYTES_V)
+    meter.prepare(BYTES_V, torch.device("cpu"))
     meter.add(FIRST)
     meter.add(SECOND)
     prefix, arguments = ("train", [lambda x: x]) if isinstance(meter, TrainMeter) else ("val", [])
@@ -36,7 +36,7 @@ def test_metrics_are_of_all_tokens_and_no_mean_of_means(meter):
 
 def test_a_reset_forgets():
     meter = ValMeter()
-    meter.set_token_bytes(BYTES_V)
+    meter.prepare(BYTES_V, torch.device("cpu"))
     meter.add(FIRST)
     meter.reset()
     meter.add(SECOND)

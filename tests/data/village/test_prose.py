@@ -10,7 +10,7 @@ from lit_llm.data.village.statements import simple_sentences
 from lit_llm.data.village.world import KINDS, World, build_world
 
 DOCUMENTS = 8_000
-SENTENCE = r'[A-Z][A-Za-z, ]+(\.|: "[A-Z][A-Za-z ]+\.")'
+SENTENCE = r'[A-Z][A-Za-z, ]+(\.|: "([A-Z][A-Za-z, ]+\. ?)+")'
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_pronouns_agree_with_whom_they_mean(world, documents):
     checked = 0
     for text in documents:
         meant, clear = None, False
-        for sentence in re.split(r"\.\s|: ", text):
+        for sentence in re.split(r"""[.:]"?\s""", text):
             words = re.findall(r"\w+", sentence)
             named = [word for word in words if word in pronoun]
             if words[0] in ("He", "She", "His", "Her"):
