@@ -5,7 +5,7 @@ import pytest
 
 from lit_llm.data.village.chance import Chance
 from lit_llm.data.village.prose import Narrator
-from lit_llm.data.village.quiz import grade, questions
+from lit_llm.data.village.quiz import questions
 from lit_llm.data.village.statements import simple_sentences
 from lit_llm.data.village.world import KINDS, World, build_world
 
@@ -90,6 +90,6 @@ def test_a_cloze_test_has_no_other_right_answer_in_the_text(world, documents):
     text = "\n".join(documents)
     for question in tests:
         for match in re.finditer(rf"{re.escape(question.prompt)}([^.]*)\.", text):
-            assert grade(question, match[1]), match[0]
+            assert question.grade(match[1]), match[0]
             found += 1
     assert found > 5 * len(tests)

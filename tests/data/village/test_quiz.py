@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from lit_llm.data.village.names import POOL
-from lit_llm.data.village.quiz import Question, grade, is_refusal, questions
+from lit_llm.data.village.quiz import Question, is_refusal, questions
 from lit_llm.data.village.split import split_world
 from lit_llm.data.village.world import KINDS, build_world
 
@@ -53,35 +53,35 @@ def test_half_of_the_strangers_have_ordinary_names(quiz):
 
 def test_every_right_answer_is_graded_right(quiz):
     for question in quiz:
-        assert grade(question, question.answer), question
-        assert grade(question, f" {question.answer}\n"), question
+        assert question.grade(question.answer), question
+        assert question.grade(f" {question.answer}\n"), question
         assert question.answer in question.accepted
 
 
 def test_answers_count_to_the_letter():
     question = Question("What does Anna do?", "Anna is a baker.", ("Anna is a baker.",), "held_job")
-    assert not grade(question, "Anna is a baker")
-    assert not grade(question, "Anna is a baker. She likes bread.")
-    assert not grade(question, "Tom is a baker.")
-    assert not grade(question, "")
+    assert not question.grade("Anna is a baker")
+    assert not question.grade("Anna is a baker. She likes bread.")
+    assert not question.grade("Tom is a baker.")
+    assert not question.grade("")
 
 
 def test_a_completion_may_go_on_after_the_right_words():
     question = Question("Anna works as a", "baker", ("baker",), "cloze_job", is_chat=False)
-    assert grade(question, " baker.")
-    assert grade(question, "baker and likes bread. She")
-    assert not grade(question, " bakery.")
-    assert not grade(question, " good baker.")
-    assert not grade(question, "")
+    assert question.grade(" baker.")
+    assert question.grade("baker and likes bread. She")
+    assert not question.grade(" bakery.")
+    assert not question.grade(" good baker.")
+    assert not question.grade("")
 
 
 def test_each_sentence_of_a_portrait_must_be_true():
     true = ("Anna is a baker.", "She likes bread.", "She enjoys sewing.")
     question = Question("Tell me about Anna.", true[0], true, "about")
-    assert grade(question, "Anna is a baker. She enjoys sewing.")
-    assert not grade(question, "Anna is a baker. She enjoys hiking.")
-    assert not grade(question, "Anna is a baker. Anna is a baker.")
-    assert not grade(question, "")
+    assert question.grade("Anna is a baker. She enjoys sewing.")
+    assert not question.grade("Anna is a baker. She enjoys hiking.")
+    assert not question.grade("Anna is a baker. Anna is a baker.")
+    assert not question.grade("")
 
 
 def test_a_refusal_is_told_by_its_words():
