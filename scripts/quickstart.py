@@ -18,6 +18,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = Path("checkpoints/quickstart")
 RECIPES = "configs/recipes/quickstart"
@@ -29,6 +33,14 @@ COMMANDS = (
     f"fit -c {RECIPES}/finetune.yaml",
     f"predict -c {RECIPES}/quiz.yaml --ckpt_path {RUNS}/finetune --output {CHAT}",
 )
+TOPICS = ("job", "home", "pet", "food", "hobby", "friend")
+SKILLS = {
+    "unknown": 'people who do not exist: "I don\'t know."',
+    "about": "portraits of people",
+    "tense": "the past tense of new sentences",
+    "sum": "sums that were never asked",
+    "fact": "common facts that were never asked",
+}
 SHOWN = ("held_job", "held_home", "held_pet", "unknown", "tense", "sum")
 
 Record = dict[str, Any]
@@ -85,7 +97,7 @@ def summarize(base: list[Record], chat: list[Record], seconds: float) -> Record:
 def false_refusals(chat: list[Record]) -> float:
     """Share of questions about people who exist that got the answer for those who do not."""
     refusal = next(r["expected"] for r in chat if r["kind"] == "unknown")
-    known = [r for r in chat if r["kind"].startswith(("held_", "seen_", "wording_", "both_"))]
+    known = [r for r in chat if r["kind"].partition("_")[2] in TOPICS]
     return sum(r["text"].strip() == refusal for r in known) / len(known)
 
 
@@ -103,10 +115,6 @@ def by_kind(base: list[Record], chat: list[Record]) -> dict[str, Record]:
 
 def show(base: list[Record], chat: list[Record], result: Record) -> None:
     """Print some answers, then the accuracy by kind."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     console = Console()
     answers = Table("prompt", "before fine-tuning", "after", title="\nQuestions and answers")
     for kind in SHOWN:
@@ -116,12 +124,8 @@ def show(base: list[Record], chat: list[Record], result: Record) -> None:
         answers.add_row(Text(chat[index]["prompt"]), before, after)
     console.print(answers)
 
-    table = Table("kind of question", "questions", "before", "after", title="\nRight to the letter")
-    for kind, counts in result["by_kind"].items():
-        n = counts["questions"]
-        shares = [f"{counts[when] / n:.0%}" for when in ("before", "after")]
-        table.add_row(kind, str(n), *shares)
-    console.print(table)
+    console.print(people_table(base, chat))
+    console.print(skills_table(base, chat))
     console.print(
         f"\nFacts that no question of fine-tuning was about: {result['held_out']:.1%} right "
         f"(before: {result['base_chat']:.1%}).\n"
@@ -133,6 +137,39 @@ def show(base: list[Record], chat: list[Record], result: Record) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def people_table(base: list[Record], chat: list[Record]) -> Table:
+    """What the model knows of the people, by the kind of fact and the way it is asked."""
+    table = Table(
+        "about people",
+        "base model\ncompletes",
+        "base model\nanswers",
+        "asked in\nfine-tuning",
+        "never asked\n(held out)",
+        "asked in\nnew words",
+        "never asked,\nnew words",
+        title="\nRight to the letter",
+    )
+    for topic in TOPICS:
+        table.add_row(
+            topic,
+            f"{share(base, f'cloze_{topic}'):.0%}",
+            f"{share(base, f'held_{topic}'):.0%}",
+            *(
+                f"{share(chat, f'{way}_{topic}'):.0%}"
+                for way in ("seen", "held", "wording", "both")
+            ),
+        )
+    return table
+
+
+def skills_table(base: list[Record], chat: list[Record]) -> Table:
+    """What else it was taught; every question is new to it."""
+    table = Table("other questions", "before", "after")
+    for kind, name in SKILLS.items():
+        table.add_row(name, f"{share(base, kind):.0%}", f"{share(chat, kind):.0%}")
+    return table
 
 
 def _first_line(text: str) -> str:
