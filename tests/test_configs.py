@@ -10,7 +10,7 @@ from lit_llm.commands.compose import Configuration
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
-KEYS = {"run", "seed_everything", "model", "data", "trainer", "checkpoint", "parts"}
+KEYS = {"run", "overwrite", "seed_everything", "model", "data", "trainer", "checkpoint", "parts"}
 FOLDER_KEY = {"model": "model", "data": "data", "trainer": "trainer"}
 FOLDERS = ("model", "optim", "data", "trainer", "overlays")
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECIPES = "configs/recipes/quickstart"
-SEEDS = (101, 102, 103)
+SEEDS = (211, 212, 213)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

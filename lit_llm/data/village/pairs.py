@@ -11,12 +11,12 @@ from lit_llm.data.village.world import KINDS, Person, World
 
 REFUSAL = "I don't know."
 MIX = {
-    "person": 0.43,
-    "stranger": 0.12,
+    "person": 0.45,
+    "stranger": 0.11,
     "portrait": 0.04,
     "tense": 0.17,
-    "fact": 0.11,
-    "sum": 0.11,
+    "fact": 0.09,
+    "sum": 0.12,
     "talk": 0.02,
 }
 """Shares of the turns."""

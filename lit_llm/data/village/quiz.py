@@ -42,7 +42,32 @@ class Question:
     is_chat: bool = True
     """A chat turn to be answered; else the start of a sentence to be completed."""
 
-    def is_refusal(reply: str) -> bool:
+    @property
+    def group(self) -> str:
+        """held, seen, wording, both, cloze, unknown or skill."""
+        first = self.kind.partition("_")[0]
+        return first if first in GROUPS else "skill"
+
+    def grade(self, reply: str) -> bool:
+        """Whether a reply is right, to the letter.
+
+        An answer is compared whole, without white space around it. Of a completion the first
+        words count, for a sentence may go on: "baker and likes bread" completes "Anna works as
+        a". Of a portrait each sentence has to be true, and none may be told twice.
+        """
+        if self.kind == "about":
+            told = re.split(r"(?<=\.)\s+", reply.strip())
+            return len(told) == len(set(told)) and all(line in self.accepted for line in told)
+        if self.is_chat:
+            return reply.strip() in self.accepted
+        words = _words(reply)
+        return any(words[: len(end)] == end for end in map(_words, self.accepted))
+
+
+GROUPS = ("held", "seen", "wording", "both", "cloze", "unknown")
+
+
+def is_refusal(reply: str) -> bool:
     """Whether the reply says that it does not know."""
     return reply.strip() == REFUSAL
 

@@ -7,7 +7,7 @@ ABOUT_PERSON = {
         "What does {name} work as?",
         "Tell me what job {name} does.",
         "What job does {name} have?",
-        "What is the work of {name}?",
+        "Which job does {name} have?",
     ),
     "home": (
         "Where does {name} live?",
@@ -23,7 +23,7 @@ ABOUT_PERSON = {
         "Which animal does {name} have?",
         "Tell me what pet {name} has.",
         "What animal lives with {name}?",
-        "Which pet lives with {name}?",
+        "Which pet does {name} have?",
     ),
     "food": (
         "What does {name} like to eat?",
@@ -47,7 +47,7 @@ ABOUT_PERSON = {
         "Which friend does {name} like best?",
         "Tell me who the best friend of {name} is.",
         "Who is friends with {name}?",
-        "What is the name of the best friend of {name}?",
+        "Tell me who is friends with {name}.",
     ),
 }
 PORTRAIT = (
