@@ -121,6 +121,8 @@ class Checkpoint(ModelCheckpoint):
         """Save the last finished step, where that is possible."""
         if not self._ready or isinstance(exception, NotFinite):
             return
+        if trainer.global_step == self._last_global_step_saved:  # no step since, or none at all
+            return
         # A save needs every rank, and only SIGTERM is sure to reach all of them at one step.
         alone = trainer.world_size == 1
         if isinstance(exception, SIGTERMException) or (alone and not self._updating):

@@ -150,7 +150,9 @@ def test_what_a_part_refuses_arrives_as_it_said_it(refusal, cache, arguments, wo
 
 
 @pytest.mark.parametrize("library", [np, torch])
-def test_an_error_from_the_depths_of_a_library_keeps_its_traceback(cli, monkeypatch, library):
+def test_an_error_from_the_depths_of_a_library_keeps_its_traceback(
+    cli, monkeypatch, tmp_path, library
+):
     def check(warmup_steps, floor):  # stands for a mistake of ours in the schedule's __init__
         if library is np:
             return np.zeros(3).reshape(2, 2)
@@ -158,7 +160,7 @@ def test_an_error_from_the_depths_of_a_library_keeps_its_traceback(cli, monkeypa
 
     monkeypatch.setattr("lit_llm.optim.schedule._check", check)
     with pytest.raises(ValueError, match=r"cannot reshape|to satisfy the constraint"):
-        cli("fit", "-c", RECIPE)
+        cli("fit", "-c", RECIPE, f"--runs_dir={tmp_path}")
 
 
 # -- the checkpoint and the user ---------------------------------------------------------------

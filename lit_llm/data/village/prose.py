@@ -86,7 +86,9 @@ def story(chance: Chance, world: World) -> list[str]:
 
 
 def _outing(chance: Chance, person: Person, other: Person) -> list[str]:
-    thing, scene = chance.pick(tense.THINGS), chance.pick(tense.SCENES)
+    names = person.name, other.name
+    free = [t for t in tense.THINGS if not any(tense.is_held_out(name, t) for name in names)]
+    thing, scene = chance.pick(free), chance.pick(tense.SCENES)
     verb = chance.pick(list(tense.VERBS.values()))
     who = chance.pick(("{name} the {job}", "{name} and {his} {pet} {pet_name}", "{name}"))
     return [

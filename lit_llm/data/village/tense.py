@@ -26,30 +26,10 @@ VERBS = dict(
         "carries=carried",
     ]
 )
-THINGS = [
-    "ball",
-    "kite",
-    "book",
-    "hat",
-    "cup",
-    "key",
-    "lamp",
-    "drum",
-    "doll",
-    "coin",
-    "map",
-    "bell",
-    "rope",
-    "box",
-    "flute",
-    "basket",
-    "ring",
-    "spoon",
-    "clock",
-    "candle",
-    "umbrella",
-    "apron",
-]
+THINGS = (
+    "ball kite book hat cup key lamp drum doll coin map bell rope box flute basket ring spoon "
+    "clock candle umbrella apron"
+).split()
 COLOURS = ["red", "blue", "green", "yellow", "white", "black", "pink", "brown"]
 SCENES = ["forest", "garden", "market", "park", "school", "shop", "barn", "library"]
 FORMS = 4

@@ -6,83 +6,25 @@ from lit_llm.data.village.chance import Chance
 from lit_llm.data.village.names import POOL, resident_names
 
 # Every job, place and so on is a short word of its own, so that a small vocabulary holds it whole.
-JOBS = [
-    "baker",
-    "miller",
-    "teacher",
-    "doctor",
-    "farmer",
-    "fisher",
-    "hunter",
-    "potter",
-    "weaver",
-    "smith",
-    "carpenter",
-    "painter",
-    "singer",
-    "tailor",
-    "gardener",
-    "driver",
-    "shepherd",
-    "cook",
-    "writer",
-    "builder",
-    "nurse",
-    "sailor",
-    "clown",
-    "judge",
-]
+JOBS = (
+    "baker miller teacher doctor farmer fisher hunter potter weaver smith carpenter painter singer "
+    "tailor gardener driver shepherd cook writer builder nurse sailor clown judge"
+).split()
 COLOURS = ["red", "blue", "green", "yellow", "white", "black", "pink", "brown"]
 PLACES = ["river", "bridge", "church", "well", "tower", "lake", "market", "gate"]
 PETS = ["cat", "dog", "goat", "hen", "duck", "horse", "rabbit", "parrot"]
-PET_NAMES = [
-    "Momo",
-    "Rex",
-    "Pip",
-    "Luna",
-    "Coco",
-    "Fig",
-    "Tiny",
-    "Bella",
-    "Rusty",
-    "Daisy",
-    "Snow",
-    "Ginger",
-    "Pepper",
-    "Zip",
-    "Bo",
-    "Kiki",
-    "Bubbles",
-    "Waffle",
-    "Mango",
-    "Nori",
-    "Teddy",
-    "Olive",
-    "Rocket",
-    "Pearl",
-]
+PET_NAMES = (
+    "Momo Rex Pip Luna Coco Fig Tiny Bella Rusty Daisy Snow Ginger Pepper Zip Bo Kiki Bubbles "
+    "Waffle Mango Nori Teddy Olive Rocket Pearl"
+).split()
 FOODS = (  # none has a plural, so "the favourite food is {food}" is right for all
     "bread cheese honey rice soup cake jam porridge salad pasta chocolate toast cabbage pumpkin "
     "corn fish"
 ).split()
-HOBBIES = [
-    "swimming",
-    "dancing",
-    "reading",
-    "fishing",
-    "drawing",
-    "running",
-    "knitting",
-    "rowing",
-    "climbing",
-    "riding",
-    "skating",
-    "cycling",
-    "juggling",
-    "whistling",
-    "sewing",
-    "hiking",
-]
+HOBBIES = (
+    "swimming dancing reading fishing drawing running knitting rowing climbing riding skating "
+    "cycling juggling whistling sewing hiking"
+).split()
 
 KINDS = ("job", "home", "pet", "food", "hobby", "friend")
 """What can be asked about a person."""

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from lit_llm.data.village import tense
 from lit_llm.data.village.chance import Chance
 from lit_llm.data.village.prose import Narrator
 from lit_llm.data.village.quiz import questions
@@ -61,6 +62,14 @@ def test_no_document_asks_a_question(documents):
 
 def test_documents_hardly_repeat(documents):
     assert len(set(documents)) > 0.9 * DOCUMENTS
+
+
+def test_no_story_joins_a_name_and_a_thing_that_are_kept_for_the_quiz(documents):
+    verb = "|".join([*tense.VERBS, *tense.VERBS.values()])
+    told = re.compile(rf"([A-Z]\w+) (?:{verb}) (?:an?|the) (?:\w+ )?({'|'.join(tense.THINGS)})\b")
+    joined = {match for text in documents for match in told.findall(text)}
+    assert len(joined) > 1000
+    assert not [pair for pair in joined if tense.is_held_out(*pair)]
 
 
 def test_every_fact_is_told_many_times(world, documents):
