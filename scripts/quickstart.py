@@ -143,13 +143,15 @@ def people_table(base: list[Record], chat: list[Record]) -> Table:
     """What the model knows of the people, by the kind of fact and the way it is asked."""
     table = Table(
         "about people",
-        "base model\ncompletes",
-        "base model\nanswers",
-        "asked in\nfine-tuning",
-        "never asked\n(held out)",
-        "asked in\nnew words",
-        "never asked,\nnew words",
+        "base\ncloze",
+        "base\nchat",
+        "seen",
+        "held\nout",
+        "seen, new\nwording",
+        "held out,\nnew wording",
         title="\nRight to the letter",
+        caption="cloze: the base model completes a sentence, chat: it is asked; then the "
+        "fine-tuned model: facts that fine-tuning asked for (seen) or never did (held out)",
     )
     for topic in TOPICS:
         table.add_row(
