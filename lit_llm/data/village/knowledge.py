@@ -184,6 +184,6 @@ def _sum(i: int, j: int) -> Item:
             f"What is {first} plus {second}?",
             f"How much is {first} plus {second}?",
             f"Add {first} and {second}.",
-            f"What do {first} and {second} make?",
+            f"Tell me what {first} plus {second} is.",
         ),
     )

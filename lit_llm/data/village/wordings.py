@@ -47,7 +47,7 @@ ABOUT_PERSON = {
         "Which friend does {name} like best?",
         "Tell me who the best friend of {name} is.",
         "Who is friends with {name}?",
-        "Tell me who is friends with {name}.",
+        "Tell me the best friend of {name}.",
     ),
 }
 PORTRAIT = (
