@@ -90,6 +90,7 @@ def test_predict_needs_nothing_but_the_checkpoint(cli, finetuned, tmp_path):
     )
     assert finished.code == 0, finished.err
     assert "Where does Anna live?" in finished.out
+    assert "max_new_tokens reached" in finished.out
     records = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [record["prompt"] for record in records] == ["Where does Anna live?", "Hi"]
     assert all(set(record) == {"prompt", "text", "finish_reason"} for record in records)

@@ -215,6 +215,13 @@ class RunCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
+        precision = self._get(self.config, "trainer")["precision"]
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu and precision in ("16-mixed", "16", 16):
+            raise ValueError(  # Lightning would take bf16-mixed instead
+                f"trainer.precision={precision} needs a GPU, but this run is on a CPU: "
+                "give 32-true or bf16-mixed"
+            )
         if self.trainer.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError(
                 f"{os.environ['WORLD_SIZE']} processes were started, but the trainer knows of one: "

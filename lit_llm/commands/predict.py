@@ -29,6 +29,8 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 
+CUT_OFF = {"context": "the context is full", "length": "max_new_tokens reached"}
+
 
 def run(command: str, arguments: list[str]) -> None:
     """Run predict."""
@@ -101,7 +103,11 @@ def show(answers: list[Answer], console: Console) -> None:
         body = Text(answer.text)
         if answer.candidates is not None:
             body = Text("\n".join(_ranked(mask) for mask in answer.candidates))
-        console.print(Panel(body, title=Text(answer.prompt), title_align="left", expand=False))
+        # A long answer that breaks off should say what broke it off.
+        cut = CUT_OFF.get(answer.finish_reason)
+        console.print(
+            Panel(body, title=Text(answer.prompt), subtitle=cut, title_align="left", expand=False)
+        )
 
 
 def accuracy(answers: Iterable[Answer]) -> dict[str, tuple[int, int]]:

@@ -202,3 +202,9 @@ def test_a_continued_run_takes_learning_rate_and_decay_from_the_command_line(
     assert groups["vector"]["weight_decay"] == 0
     config = json.loads((folder / "bundle.json").read_text())["config"]
     assert config["model"]["optimizer"]["init_args"]["lr"] == 0.5
+
+
+def test_half_precision_on_a_cpu_is_refused_and_not_replaced(refusal):
+    message = refusal("--trainer.precision=16-mixed", "--trainer.limit_val_batches=0", files=TINY)
+    assert "trainer.precision=16-mixed needs a GPU" in message
+    assert "bf16-mixed" in message
