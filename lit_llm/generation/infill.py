@@ -44,6 +44,7 @@ def masked_ids(
     *,
     before: Sequence[int] = (),
     after: Sequence[int] = (),
+    takes_space: bool = False,
 ) -> list[int]:
     """Encode a text around its markers; each marker becomes one `mask_id`.
 
@@ -53,11 +54,16 @@ def masked_ids(
         mask_id: the control token of masked language modelling
         before: ids that the model saw at every document's start, such as bos
         after: ids that it saw at every document's end, such as eos
+        takes_space: a space before a marker belongs to what the mask stands for, as in
+            vocabularies whose words begin with their space (RoBERTa's mask does the same); else
+            the model would see a lone space, which it never met before a word
 
     Raises:
         ValueError: there is no marker in the text.
     """
-    first, *rest = split_masks(text)
+    first, *rest = pieces = split_masks(text)
+    if takes_space:
+        first, *rest = [*(piece.removesuffix(" ") for piece in pieces[:-1]), pieces[-1]]
     if not rest:
         raise ValueError(
             f"no {MARKER} in prompt {text[:40]!r}: write {MARKER} where a word is open"

@@ -125,6 +125,8 @@ class Predictor(L.LightningModule):
     def _fill(self, prompts: list[Prompt]) -> list[Answer]:
         assert self.gpt is not None
         mask_id = self.tokenizer.special_id("mask")
+        pieces = map(self.tokenizer.token_bytes, range(self.tokenizer.vocab_size))
+        takes_space = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
         ids = [
             masked_ids(
                 _shown(prompt),
@@ -132,6 +134,7 @@ class Predictor(L.LightningModule):
                 mask_id,
                 before=[self.tokenizer.special_id("bos")],
                 after=[self.tokenizer.special_id("eos")],
+                takes_space=takes_space,
             )
             for prompt in prompts
         ]

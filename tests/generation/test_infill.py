@@ -114,3 +114,13 @@ def test_what_cannot_be_filled_is_refused(gpt, prompts, arguments, message):
 
 def test_no_prompts_give_no_candidates(gpt):
     assert fill(gpt, [], MASK) == []
+
+
+def test_a_mask_takes_the_space_before_it_where_words_begin_with_theirs():
+    def encode(text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    ids = masked_ids("a [MASK]b [MASK]", encode, 0, takes_space=True)
+    assert ids == [ord("a"), 0, ord("b"), 0]
+    assert masked_ids("a [MASK] ", encode, 0) == [ord("a"), ord(" "), 0, ord(" ")]
+    assert masked_ids("[MASK] a ", encode, 0, takes_space=True) == [0, ord(" "), ord("a"), ord(" ")]
