@@ -109,8 +109,9 @@ class LitLLM(L.LightningModule):
     def setup(self, stage: str) -> None:
         self._data.seed = self.seed
         self.objective.bind(self._data.tokenizer)
+        token_bytes_V = self._data.token_bytes_V  # asks the tokenizer about every id
         for meter in (self.train_meter, self.val_meter):
-            meter.prepare(self._data.token_bytes_V, self.trainer.strategy.root_device)
+            meter.prepare(token_bytes_V, self.trainer.strategy.root_device)
         if stage == "fit":
             set_accumulation(self.trainer, self._data.accumulate)
 
@@ -211,9 +212,13 @@ class LitLLM(L.LightningModule):
     # -- validation ----------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        generator = torch.Generator(self.device)  # masks are drawn alike at every validation
-        generator.manual_seed(mix(self.seed, -1, batch_idx, self._data.dp_rank))
+        generator = self._val_generator(batch_idx)
         self.val_meter.add(self.objective(cast(GPT, self.gpt), batch, generator))
+
+    def _val_generator(self, batch_idx: int) -> torch.Generator:
+        """Masks are drawn alike at every validation."""
+        generator = torch.Generator(self.device)
+        return generator.manual_seed(mix(self.seed, -1, batch_idx, self._data.dp_rank))
 
     def on_validation_epoch_end(self) -> None:
         metrics = self.val_meter.compute()
@@ -224,8 +229,7 @@ class LitLLM(L.LightningModule):
         self.val_meter.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        generator = torch.Generator(self.device)
-        generator.manual_seed(mix(self.seed, -1, batch_idx, self._data.dp_rank))
+        generator = self._val_generator(batch_idx)
         self.val_meter.add(self.objective.evaluate(cast(GPT, self.gpt), batch, generator))
 
     def on_test_epoch_end(self) -> None:

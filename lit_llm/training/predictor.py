@@ -84,6 +84,8 @@ class Predictor(L.LightningModule):
             raise ValueError(f"{self.folder} holds no tokenizer: it cannot read a prompt")
         self.tokenizer: Tokenizer = bundle.tokenizer
         self.bidirectional = bool(bundle.meta["bidirectional"])
+        pieces = map(self.tokenizer.token_bytes, range(self.tokenizer.vocab_size))
+        self.words_have_spaces = any(len(piece) > 1 and piece[:1] == b" " for piece in pieces)
         if self.chat is None:
             self.chat = bool(bundle.meta["chat"])
 
@@ -125,8 +127,6 @@ class Predictor(L.LightningModule):
     def _fill(self, prompts: list[Prompt]) -> list[Answer]:
         assert self.gpt is not None
         mask_id = self.tokenizer.special_id("mask")
-        pieces = map(self.tokenizer.token_bytes, range(self.tokenizer.vocab_size))
-        takes_space = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
         ids = [
             masked_ids(
                 _shown(prompt),
@@ -134,7 +134,7 @@ class Predictor(L.LightningModule):
                 mask_id,
                 before=[self.tokenizer.special_id("bos")],
                 after=[self.tokenizer.special_id("eos")],
-                takes_space=takes_space,
+                takes_space=self.words_have_spaces,
             )
             for prompt in prompts
         ]
