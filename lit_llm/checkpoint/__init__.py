@@ -5,5 +5,13 @@ manifest       what proves it complete and undamaged
 find           which checkpoint is meant: a path, a run, or "last"
 plain          descriptions of networks as plain values, and back
 bundle         weights + tokenizer + description: all that prediction needs, no Lightning
-lightning_io   the Trainer's plug-in: bundle + optimizer, loops and callbacks
+training_state training.ckpt: the rest, which a run needs to go on
+lightning_io   the Trainer's plug-in: both, from a process that has whole tensors
+
+boxes          which part of a tensor lies in which process
+sharded        tensors in files of their parts: who writes what, and the way back
+reader         single tensors or parts of them, from a checkpoint of either form
+ranks          processes that succeed or fail together
+sharded_io     a run's checkpoint, saved and loaded by all processes
+consolidate    one file of many
 """

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lit_llm.checkpoint import manifest
 from lit_llm.checkpoint.manifest import CheckpointError
 from lit_llm.checkpoint.plain import gpt_from_plain
+from lit_llm.checkpoint.sharded import Shards, is_sharded, write_tensors
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer.base import Tokenizer
@@ -28,7 +30,8 @@ from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
 FORMAT = 1  # of bundle.json; raised when an older reader would misread it
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "bundle.json"
-_TIED, _TIED_TO = "lm_head.weight", "embed.weight"
+MODEL = "model."  # begins the names of weights among the tensors of a sharded checkpoint
+TIED, TIED_TO = "lm_head.weight", "embed.weight"
 
 
 @dataclass
@@ -62,15 +65,20 @@ def write_bundle(
     Raises:
         ValueError: `meta` holds something that JSON does not.
     """
+    write_description(folder, meta, tokenizer)
+    if meta["model"]["tie_embeddings"]:
+        assert torch.equal(state[TIED], state[TIED_TO]), "tied embeddings have come apart"
+        state = {name: tensor for name, tensor in state.items() if name != TIED}
+    write_tensors(folder / WEIGHTS, state)
+
+
+def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer | None) -> None:
+    """Write all of a bundle but the weights; see `write_bundle`, whose `meta` is `bundle`."""
     try:
-        text = json.dumps({**meta, "format": FORMAT}, indent=2, ensure_ascii=False)
+        text = json.dumps({**bundle, "format": FORMAT}, indent=2, ensure_ascii=False)
     except TypeError as error:
         raise ValueError(f"{DESCRIPTION} takes plain values only: {error}") from error
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-    if meta["model"]["tie_embeddings"]:
-        assert torch.equal(state[_TIED], state[_TIED_TO]), "tied embeddings have come apart"
-        state = {name: tensor for name, tensor in state.items() if name != _TIED}
-    _write_weights(folder / WEIGHTS, state)
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder)
 
@@ -91,11 +99,10 @@ def load_bundle(folder: Path, *, verify: bool = True, device: torch.device | str
         manifest.verify(folder)
     meta = read_meta(folder)
     config = gpt_from_plain(meta["model"])
-    state = load_file(folder / WEIGHTS, device=str(device))
+    state = _read_weights(folder, device)
     if config.tie_embeddings:
-        state[_TIED] = state[_TIED_TO]
-    tokenizer = load_tokenizer(folder) if (folder / "tokenizer_class.json").exists() else None
-    return Bundle(config, state, tokenizer, meta)
+        state[TIED] = state[TIED_TO]
+    return Bundle(config, state, read_tokenizer(folder), meta)
 
 
 def load_model(
@@ -138,13 +145,22 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def check_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """Read the tokenizer alone; None if the checkpoint holds none."""
+    return load_tokenizer(folder) if (folder / "tokenizer_class.json").exists() else None
+
+
+def check_weights(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Compare names and shapes with what the model has; nothing is skipped.
+
+    Args:
+        model: the network, or its `state_dict()`
+        state: weights, perhaps of the meta device
 
     Raises:
         ValueError: names the first three weights that do not fit, and says how many there are.
     """
-    expected = model.state_dict()
+    expected = model.state_dict() if isinstance(model, nn.Module) else model
     wrong = [f"{name} is missing" for name in expected if name not in state]
     wrong += [f"{name} is unknown to the model" for name in state if name not in expected]
     wrong += [
@@ -155,6 +171,13 @@ def check_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+
+
+def _read_weights(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
+    if not is_sharded(folder):
+        return load_file(folder / WEIGHTS, device=str(device))
+    weights = Shards(folder).read_all(MODEL)
+    return {name: tensor.to(device) for name, tensor in weights.items()}
 
 
 class _SkipInit(TorchFunctionMode):
@@ -180,17 +203,3 @@ def _assign(model: nn.Module, state: dict[str, Tensor]) -> None:
         for name in others:
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
-
-
-def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
-    seen: set[int] = set()  # safetensors refuses two names for one storage: write it twice
-    whole = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        whole[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    path.touch()
-    mode = path.stat().st_mode  # safetensors makes files that only their owner reads
-    save_file(whole, path, metadata={"format": "pt"})
-    path.chmod(mode)

@@ -12,10 +12,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, seal, sync_entries
+from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, FileEntry, seal, sync_entries
 
 _UNFINISHED = re.compile(r"(?P<target>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}")
 
@@ -36,19 +37,52 @@ def write_folder(
         OSError: the disk is full (ENOSPC). Nothing of this save is left then, as after any other
             exception; what stood at `target` is untouched.
     """
+    temporary = begin(target, replace=replace, bytes_needed=bytes_needed)
+    try:
+        with explained_disk_full(target, bytes_needed):
+            write(temporary)
+            finish(temporary, target)
+    except BaseException:
+        abandon(temporary)
+        raise
+
+
+def begin(target: Path, *, replace: bool = False, bytes_needed: int = 0) -> Path:
+    """Make the folder that is to take the name `target`, for writers that are several processes.
+
+    One of them begins; then all write; then the one calls `finish`, or `abandon` if any failed.
+
+    Raises:
+        CheckpointError, OSError: as `write_folder`.
+    """
     _refuse_occupied(target, replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(target.parent).free) < bytes_needed:
         raise OSError(errno.ENOSPC, _disk_full(target, bytes_needed, free))
     temporary = _beside(target, "tmp")
-    try:
+    with explained_disk_full(target, bytes_needed):
         temporary.mkdir()
-        write(temporary)
-        seal(temporary)
-        _put_in_place(temporary, target)
+    return temporary
+
+
+def finish(temporary: Path, target: Path, known: Mapping[str, FileEntry] | None = None) -> None:
+    """Seal what `begin` made and give it its name; `known` is what `seal` need not read again."""
+    seal(temporary, known)
+    _put_in_place(temporary, target)
+
+
+def abandon(temporary: Path) -> None:
+    """Remove what `begin` made, as far as it is still there."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def explained_disk_full(target: Path, bytes_needed: int) -> Iterator[None]:
+    """Turn any error that comes from a full disk into one OSError that names the path."""
+    try:
+        yield
     except BaseException as error:
         free = shutil.disk_usage(target.parent).free  # before this save's space is given back
-        shutil.rmtree(temporary, ignore_errors=True)
         if _tells_disk_full(error, free):
             raise OSError(errno.ENOSPC, _disk_full(target, bytes_needed, free)) from error
         raise

@@ -14,16 +14,21 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lit_llm.checkpoint.bundle import DESCRIPTION, load_bundle, write_bundle
 from lit_llm.checkpoint.folder import remove_folder, write_folder
-from lit_llm.checkpoint.manifest import CheckpointError, verify
-
-TRAINING = "training.ckpt"
-OURS = "lit_llm"  # key of the checkpoint dict: {"bundle": <for bundle.json>, "tokenizer": ...}
-PREFIX = "gpt."  # the LightningModule's attribute that holds the network
+from lit_llm.checkpoint.manifest import verify
+from lit_llm.checkpoint.sharded import Shards, is_sharded
+from lit_llm.checkpoint.training_state import (
+    OPTIMIZER,
+    OURS,
+    PREFIX,
+    put_optimizer_back,
+    read_training,
+    tensor_bytes,
+    without_weights,
+    write_training,
+)
 
 
 class FolderCheckpointIO(CheckpointIO):
@@ -42,24 +47,14 @@ class FolderCheckpointIO(CheckpointIO):
         if storage_options is not None:
             raise ValueError(f"storage_options={storage_options} mean nothing to a local folder")
         ours = checkpoint.get(OURS)
-        weights, training = {}, {key: value for key, value in checkpoint.items() if key != OURS}
-        if ours is not None:
-            state = checkpoint["state_dict"]
-            weights = {
-                name.removeprefix(PREFIX): tensor
-                for name, tensor in state.items()
-                if name.startswith(PREFIX)
-            }
-            others = {name: value for name, value in state.items() if not name.startswith(PREFIX)}
-            training["state_dict"] = others
+        training, weights = (dict(checkpoint), {}) if ours is None else without_weights(checkpoint)
 
         def write(folder: Path) -> None:
-            torch.save(training, folder / TRAINING)
-            _refuse_unsafe(folder / TRAINING)
+            write_training(folder, training)
             if ours is not None:
                 write_bundle(folder, ours["bundle"], weights, ours["tokenizer"])
 
-        size = _tensor_bytes(training) + _tensor_bytes(weights)
+        size = tensor_bytes(training) + tensor_bytes(weights)
         write_folder(Path(path), write, replace=True, bytes_needed=size)
 
     def load_checkpoint(
@@ -81,14 +76,9 @@ class FolderCheckpointIO(CheckpointIO):
         """
         folder = Path(path)
         verify(folder)
-        if not (folder / TRAINING).is_file():
-            raise CheckpointError(
-                f"{folder} holds weights but no {TRAINING}, so a run cannot go on from it: "
-                "start a new one with model.init_from"
-            )
-        checkpoint = torch.load(
-            folder / TRAINING, map_location=map_location or "cpu", weights_only=True
-        )
+        checkpoint = read_training(folder, map_location=map_location or "cpu")
+        if is_sharded(folder):
+            put_optimizer_back(checkpoint, Shards(folder).read_all(OPTIMIZER))
         if (folder / DESCRIPTION).is_file():
             bundle = load_bundle(folder, verify=False)
             weights = {PREFIX + name: tensor for name, tensor in bundle.state.items()}
@@ -103,23 +93,3 @@ class FolderCheckpointIO(CheckpointIO):
             folder.unlink()
         elif folder.exists():
             remove_folder(folder)
-
-
-def _refuse_unsafe(path: Path) -> None:
-    """Reads the pickle's opcodes only, no tensor."""
-    if unsafe := get_unsafe_globals_in_checkpoint(path):
-        raise ValueError(
-            f"the state of training holds {', '.join(sorted(unsafe))}, which cannot be loaded "
-            "safely again:\nkeep plain values and tensors in hyperparameters and in state_dict() "
-            "of callbacks, data and schedules"
-        )
-
-
-def _tensor_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return sum(_tensor_bytes(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_tensor_bytes(item) for item in value)
-    return 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn, TypedDict
 
 MANIFEST = "manifest.json"
 _THREADS = 8  # one file each; hashlib lets go of the GIL
@@ -21,19 +22,37 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or of another kind than expected."""
 
 
-def seal(folder: Path) -> None:
-    """Bring all content to the disk, then the manifest, then the folders' own entries."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+class FileEntry(TypedDict):
+    """What a manifest says about a file."""
+
+    bytes: int
+    sha256: str
+
+
+def seal(folder: Path, known: Mapping[str, FileEntry] | None = None) -> None:
+    """Bring all content to the disk, then the manifest, then the folders' own entries.
+
+    Args:
+        folder: what to seal
+        known: entries of files that other processes have written, by `entry`. They are not read
+            again, and need not show up yet in this process's view of a network file system.
+    """
+    known = known or {}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    names = sorted(name for name, path in there.items() if path.is_file() and name not in known)
     with ThreadPoolExecutor(_THREADS) as threads:
-        list(threads.map(_sync_file, paths))
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
-        for path, digest in zip(paths, _digests(paths), strict=True)
-    }
+        entries = threads.map(entry, [there[name] for name in names])
+    files = {**known, **dict(zip(names, entries, strict=True))}
     (folder / MANIFEST).write_bytes(_manifest_text(files).encode())
     _sync_file(folder / MANIFEST)
-    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+    for inner in [*(path for path in there.values() if path.is_dir()), folder]:
         sync_entries(inner)
+
+
+def entry(path: Path) -> FileEntry:
+    """Bring a file to the disk and describe it."""
+    _sync_file(path)
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def sync_entries(folder: Path) -> None:
@@ -55,31 +74,43 @@ def verify(folder: Path) -> None:
     Raises:
         CheckpointError: names the damaged files, and what is wrong with each.
     """
-    files = _manifest(folder)
+    if wrong := damage(folder, listed(folder)):
+        raise_damaged(folder, wrong)
+
+
+def damage(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]:
+    """Compare some files of a manifest with it: what is wrong with each that does not agree."""
     wrong = _wrong_sizes(folder, files)
     intact = [name for name in files if name not in wrong]
     for name, digest in zip(intact, _digests([folder / name for name in intact]), strict=True):
         if digest != files[name]["sha256"]:
             wrong[name] = "its SHA-256 is not the manifest's: the content has changed"
-    if wrong:
-        _raise_damaged(folder, wrong)
+    return wrong
+
+
+def raise_damaged(folder: Path, wrong: Mapping[str, str]) -> NoReturn:
+    """Raise the CheckpointError that names damaged files."""
+    first, *others = wrong
+    more = f" (and also {', '.join(others)})" if others else ""
+    raise CheckpointError(
+        f"{folder / first} is damaged: {wrong[first]}{more}. Use another checkpoint"
+    )
 
 
 def is_complete(folder: Path) -> bool:
     """Whether the manifest is there and all sizes agree; reads no content."""
     try:
-        return not _wrong_sizes(folder, _manifest(folder))
+        return not _wrong_sizes(folder, listed(folder))
     except CheckpointError:
         return False
 
 
-def _manifest_text(files: dict[str, dict]) -> str:
-    """The one spelling of a manifest; it carries a hash of itself, so no bit of it can flip."""
-    own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"files": files, "sha256": own}, indent=2, sort_keys=True) + "\n"
+def listed(folder: Path) -> dict[str, FileEntry]:
+    """Read the manifest: the entry of each file, by its path in the folder.
 
-
-def _manifest(folder: Path) -> dict[str, dict]:
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder} is no complete checkpoint: {MANIFEST} is missing")
@@ -90,11 +121,17 @@ def _manifest(folder: Path) -> dict[str, dict]:
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        _raise_damaged(folder, {MANIFEST: "it does not agree with its own SHA-256"})
+        raise_damaged(folder, {MANIFEST: "it does not agree with its own SHA-256"})
     return files
 
 
-def _wrong_sizes(folder: Path, files: dict[str, dict]) -> dict[str, str]:
+def _manifest_text(files: Mapping[str, FileEntry]) -> str:
+    """The one spelling of a manifest; it carries a hash of itself, so no bit of it can flip."""
+    own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"files": files, "sha256": own}, indent=2, sort_keys=True) + "\n"
+
+
+def _wrong_sizes(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]:
     wrong = {}
     for name, entry in files.items():
         if not (folder / name).is_file():
@@ -102,14 +139,6 @@ def _wrong_sizes(folder: Path, files: dict[str, dict]) -> dict[str, str]:
         elif (size := (folder / name).stat().st_size) != entry["bytes"]:
             wrong[name] = f"it has {size:,} bytes instead of {entry['bytes']:,}"
     return wrong
-
-
-def _raise_damaged(folder: Path, wrong: dict[str, str]) -> None:
-    first, *others = wrong
-    more = f" (and also {', '.join(others)})" if others else ""
-    raise CheckpointError(
-        f"{folder / first} is damaged: {wrong[first]}{more}. Use another checkpoint"
-    )
 
 
 def _digests(paths: list[Path]) -> Iterator[str]:

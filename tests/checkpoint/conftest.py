@@ -1,6 +1,9 @@
 import importlib
+import os
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -102,3 +105,58 @@ def theirs(tmp_path, monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module("their_parts")
     del sys.modules["their_parts"]
+
+
+# Imports once, then forks the processes of each step: `FUNCTION:PROCESSES` of a test file.
+LAUNCHER = """
+import importlib.util, os, sys, traceback
+from datetime import timedelta
+from pathlib import Path
+import torch._dynamo  # fully_shard does; here once instead of in each process
+import torch.distributed as dist
+
+file, folder, *steps = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("workers", file)
+workers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(workers)
+
+def child(function, rank, size, store):
+    store = f"file://{store}"
+    dist.init_process_group(
+        "gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=60)
+    )
+    getattr(workers, function)(Path(folder))
+    dist.barrier()
+    dist.destroy_process_group()
+
+for number, step in enumerate(steps):
+    function, size = step.split(":")
+    children = []
+    for rank in range(int(size)):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                child(function, rank, int(size), f"{folder}/store-{number}")
+            except BaseException:
+                print(f"{step}, rank {rank}:", traceback.format_exc(), file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+    if any([os.waitpid(pid, 0)[1] for pid in children]):
+        sys.exit(f"{step} failed")
+"""
+
+
+@pytest.fixture
+def gloo(request):
+    """Runs functions of the test's file in processes that talk by gloo, one step after another."""
+
+    def run(folder: Path, *steps: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", LAUNCHER, request.path, folder, *steps],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lit_llm.checkpoint.folder import clean_leftovers, is_unfinished, remove_folder, write_folder
+from lit_llm.checkpoint.folder import (
+    abandon,
+    begin,
+    clean_leftovers,
+    finish,
+    is_unfinished,
+    remove_folder,
+    write_folder,
+)
 from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, is_complete, verify
 
 
@@ -133,6 +141,21 @@ def test_a_disk_with_too_little_space_is_refused_before_anything_is_written(tmp_
         write_folder(tmp_path / "step-00000001", write, bytes_needed=9 * 10**18)
     assert raised.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_writers_begin_and_finish_as_one_does(tmp_path):
+    target = tmp_path / "step-00000001"
+    write_folder(target, _writer("old"))
+    abandoned, temporary = begin(target, replace=True), begin(target, replace=True)
+    assert is_unfinished(temporary)
+    (temporary / "content.txt").write_text("new")
+    abandon(abandoned)
+    finish(temporary, target)
+    verify(target)
+    assert (target / "content.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(CheckpointError, match="exists already"):
+        begin(target)
 
 
 FULL_DISK = """

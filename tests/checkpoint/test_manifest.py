@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from lit_llm.checkpoint.folder import write_folder
-from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, is_complete, verify
+from lit_llm.checkpoint.manifest import (
+    MANIFEST,
+    CheckpointError,
+    damage,
+    entry,
+    is_complete,
+    listed,
+    seal,
+    verify,
+)
 
 
 @pytest.fixture
@@ -109,3 +118,16 @@ def test_a_folder_without_manifest_is_no_complete_checkpoint(folder):
 def test_a_file_that_is_not_listed_does_no_harm(folder):
     (folder / ".DS_Store").write_bytes(b"left by a file manager")
     verify(folder)
+
+
+def test_what_others_have_hashed_is_not_read_again(tmp_path):
+    """Nor need it be visible: another node's file may show up late."""
+    (tmp_path / "mine").write_bytes(b"abc")
+    (tmp_path / "seen").write_bytes(b"shard")
+    seen = entry(tmp_path / "seen")
+    (tmp_path / "seen").write_bytes(b"drahs")  # damaged after it was hashed
+    seal(tmp_path, {"seen": seen, "unseen": {"bytes": 2, "sha256": "0" * 64}})
+    assert list(listed(tmp_path)) == ["mine", "seen", "unseen"]
+    assert list(damage(tmp_path, {"mine": listed(tmp_path)["mine"]})) == []
+    with pytest.raises(CheckpointError, match=r"unseen is damaged.*missing \(and also seen\)"):
+        verify(tmp_path)
