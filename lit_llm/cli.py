@@ -18,6 +18,9 @@ COMMANDS = {
     "test": ("lit_llm.commands.fit", "the same on test data"),
     "predict": ("lit_llm.commands.predict", "answer prompts with a checkpoint"),
     "prepare": ("lit_llm.commands.prepare", "train the tokenizer and write shards, no training"),
+    "plan": ("lit_llm.commands.plan", "memory, speed and trainer file, before anything runs"),
+    "parity": ("lit_llm.commands.parity", "train alike under every strategy and precision here?"),
+    "export": ("lit_llm.commands.export", "a checkpoint in another form"),
     "report": ("lit_llm.commands.report", "draw a run's report.html again"),
 }
 

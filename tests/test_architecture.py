@@ -17,7 +17,9 @@ ALLOWED = {
     "evaluation": {"model", "checkpoint", "generation", "tokenizer"},
     "training": {"model", "data", "objective", "optim", "checkpoint", "generation", "tokenizer"},
     "callbacks": {"training", "generation", "model", "data", "checkpoint"},
-    "commands": {"training", "callbacks", "checkpoint", "generation", "data"},
+    "planning": {"model", "data", "objective", "optim", "training", "callbacks", "tokenizer"},
+    "commands": {"training", "callbacks", "checkpoint", "generation", "data", "objective"}
+    | {"planning", "tokenizer"},
     "cli.py": {"commands"},
     "__init__.py": set(),
 }

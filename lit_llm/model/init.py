@@ -7,6 +7,7 @@ devices does not change what the other parameters start from.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,28 @@ RESIDUAL = ("o_proj.weight", "down_proj.weight")  # what is added to the residua
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, seed: int, n_layer: int) -> None:
+def init_weights(
+    model: nn.Module,
+    seed: int,
+    n_layer: int,
+    copy: Callable[[Tensor, Tensor], object] = Tensor.copy_,
+) -> None:
     """Fill every parameter in place.
 
     Matrices are normal with standard deviation 0.02; those that write to the residual stream are
     divided by sqrt(2 * n_layer), so that its variance does not grow with depth (GPT-2). Vectors
     keep what their module gave them.
+
+    Args:
+        model: the network
+        seed: another one, other weights
+        n_layer: depth of the network
+        copy: puts a whole value into a parameter, which may be sharded: (parameter, value)
     """
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
             std = STD / (2 * n_layer) ** 0.5 if name.endswith(RESIDUAL) else STD
-            parameter.copy_(initial_value(name, parameter.shape, seed, std))
+            copy(parameter, initial_value(name, parameter.shape, seed, std))
 
 
 def initial_value(name: str, shape: torch.Size, seed: int, std: float) -> Tensor:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lit_llm.data.batch import IGNORE, Batch
+from lit_llm.data.batch import Batch
 from lit_llm.model.gpt import GPT
+from lit_llm.objective.cross_entropy import cross_entropy_sum
 
 
 class LossSums(NamedTuple):
@@ -90,8 +90,7 @@ def summed_cross_entropy(
     """
 
     def chunk_loss(hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        logits_NV = project(hidden_ND)
-        return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+        return cross_entropy_sum(project(hidden_ND), targets_N)
 
     hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
     if targets_N.numel() <= chunk_tokens:

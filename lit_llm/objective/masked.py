@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.gpt import GPT
 from lit_llm.model.layout import Layout
 from lit_llm.objective.base import LossSums, Objective, Vocabulary, summed_cross_entropy
+from lit_llm.objective.cross_entropy import cross_entropy_sum
 
 ROWS_AT_ONCE = 64  # masked copies that `evaluate` runs together
 
@@ -133,8 +133,8 @@ class MaskedLM(Objective):
         return gpt(
             inputs_NT,
             layout,
-            head=lambda hidden_NTD, project: F.cross_entropy(
-                project(hidden_NTD[copies_N, columns_N]), targets_N, reduction="sum"
+            head=lambda hidden_NTD, project: cross_entropy_sum(
+                project(hidden_NTD[copies_N, columns_N]), targets_N
             ),
         )
 

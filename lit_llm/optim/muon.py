@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 # Coefficients of the quintic iteration that Jordan et al. tuned for speed, not for convergence:
@@ -34,8 +34,8 @@ class Muon(Optimizer):
         momentum: decay of Muon's momentum, used Nesterov's way
         ns_steps: Newton-Schulz iterations
 
-    Raises:
-        ValueError: a matrix is sharded; its update needs the whole matrix on one device.
+    A matrix that is sharded over devices is gathered for its update, which every device computes
+    and takes its own part of: the exchange of one more all-gather a step, and no other result.
     """
 
     def __init__(
@@ -78,11 +78,6 @@ class Muon(Optimizer):
         return loss
 
     def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        if isinstance(parameter, DTensor):
-            raise ValueError(
-                "Muon needs whole matrices, but this strategy shards them: "
-                "use AdamW, or a strategy that replicates the weights (ddp)"
-            )
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -90,7 +85,7 @@ class Muon(Optimizer):
         update = gradient.lerp(momentum, group["momentum"])
         # An orthogonal (m, n) matrix has RMS 1/sqrt(max(m, n)); AdamW's updates have about 0.2.
         scale = 0.2 * max(parameter.shape) ** 0.5
-        parameter.sub_(orthogonalize(update, group["ns_steps"]), alpha=group["lr"] * scale)
+        parameter.sub_(_orthogonal(update, group["ns_steps"]), alpha=group["lr"] * scale)
 
     def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -105,6 +100,16 @@ class Muon(Optimizer):
         square = state["exp_avg_sq"].mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
         denominator = (square / (1 - beta_2**step)).sqrt_().add_(group["eps"])
         parameter.addcdiv_(mean, denominator, value=-group["lr"] / (1 - beta_1**step))
+
+
+def _orthogonal(update: Tensor, steps: int) -> Tensor:
+    """`orthogonalize`, for a matrix of which each device holds a part too."""
+    if not isinstance(update, DTensor):
+        return orthogonalize(update, steps)
+    mesh = update.device_mesh
+    whole = orthogonalize(update.full_tensor(), steps)
+    whole = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return whole.redistribute(placements=update.placements)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:

@@ -29,6 +29,7 @@ def normalize_and_clip(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
+                _add_up(parameter)
                 mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
                 by_mesh.setdefault(mesh, []).append(parameter)
     if not by_mesh:
@@ -50,3 +51,13 @@ def normalize_and_clip(
             else:
                 clip_grads_with_norm_(parameters, clip_val, total_norm)
     return total_norm
+
+
+def _add_up(parameter: torch.nn.Parameter) -> None:
+    """Add up a gradient of which tensor-parallel devices still hold a term each.
+
+    That is what a norm's weight has after each of them saw a part of the sequence.
+    """
+    gradient = parameter.grad
+    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
+        parameter.grad = gradient.redistribute(placements=parameter.placements)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -18,9 +19,11 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_llm.checkpoint.bundle import check_weights, load_bundle
+from lit_llm.checkpoint.bundle import MODEL, check_weights
 from lit_llm.checkpoint.find import resolve
+from lit_llm.checkpoint.manifest import verify
 from lit_llm.checkpoint.plain import gpt_to_plain, part_to_plain
+from lit_llm.checkpoint.reader import Reader
 from lit_llm.data.batch import Batch
 from lit_llm.data.module import TextData
 from lit_llm.model.config import GPTConfig
@@ -37,9 +40,10 @@ from lit_llm.training.loops import (
     set_accumulation,
 )
 from lit_llm.training.meter import TrainMeter, ValMeter
-from lit_llm.training.parallel import checkpoint_activations, compile_blocks
+from lit_llm.training.parallel import build, copy_full
 from lit_llm.training.resume import compare
 from lit_llm.training.seeds import mix
+from lit_llm.training.strategy import Sharded
 
 
 class LitLLM(L.LightningModule):
@@ -56,8 +60,9 @@ class LitLLM(L.LightningModule):
             an interrupted run, with its step count and optimizer state, give --ckpt_path instead
         seed: decides initial weights, dropout and masks; comes from seed_everything
         compile: compile each block; pays on GPUs, on CPUs it costs more than it gives
-        activation_checkpointing: keep only the inputs of each block for the backward pass and
-            compute the rest again: less memory, a third more time
+        activation_checkpointing: keep only the inputs of every n-th block for the backward pass
+            and compute the rest again; 1: of every block, for far less memory and a third more
+            time; 0: of none
     """
 
     def __init__(
@@ -70,9 +75,14 @@ class LitLLM(L.LightningModule):
         init_from: str | None = None,
         seed: int = 1337,
         compile: bool = False,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: int = 0,
     ) -> None:
         super().__init__()
+        if activation_checkpointing < 0:
+            raise ValueError(
+                f"activation_checkpointing={activation_checkpointing} is no distance: give 0 for "
+                "none, 1 for every block, n for every n-th"
+            )
         self.gpt_config = gpt
         self.objective = objective or CausalLM()
         self.optimizer = optimizer
@@ -95,16 +105,27 @@ class LitLLM(L.LightningModule):
         """Build the weights here, not in __init__: the strategy has chosen device and sharding."""
         if self.gpt is not None:
             return
-        self.gpt = GPT(self.gpt_config)
-        init_weights(self.gpt, self.seed, self.gpt_config.n_layer)
-        if self.init_from is not None:
-            weights = load_bundle(resolve(self.init_from)).state
-            check_weights(self.gpt, weights)
-            self.gpt.load_state_dict(weights)
-        if self.activation_checkpointing:
-            checkpoint_activations(self.gpt)
-        if self.compile_blocks:
-            compile_blocks(self.gpt)
+        strategy = self.trainer.strategy
+        self.gpt = build(
+            self.gpt_config,
+            strategy.sharding if isinstance(strategy, Sharded) else None,
+            activation_checkpointing=self.activation_checkpointing,
+            compile=self.compile_blocks,
+        )
+        if self.init_from is None:
+            init_weights(self.gpt, self.seed, self.gpt_config.n_layer, copy_full)
+        else:
+            self._take_weights(resolve(self.init_from))
+
+    @torch.no_grad()
+    def _take_weights(self, folder: Path) -> None:
+        """Take the weights of a checkpoint, of which each process reads its own part."""
+        assert self.gpt is not None
+        verify(folder)
+        reader = Reader(folder)
+        check_weights(self.gpt, reader.skeleton())
+        for name, target in self.gpt.state_dict().items():
+            target.copy_(reader.read_like(MODEL + name, target))
 
     def setup(self, stage: str) -> None:
         self._data.seed = self.seed
@@ -274,4 +295,6 @@ class LitLLM(L.LightningModule):
 
     def _dp_sum(self, value: Tensor) -> Tensor:
         """Sum over the ranks that see different data."""
-        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+        total = cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+        # With tensor parallelism each value has been added once by every device that shares it.
+        return total * self._data.dp_size / self.trainer.world_size

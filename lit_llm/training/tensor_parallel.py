@@ -1,0 +1,186 @@
+"""Tensor parallelism: each matrix is split over a group of devices that share every token.
+
+Columns of the first matrices and rows of the last ones, so that attention and MLP need one
+exchange each (Shoeybi et al., 2019, arXiv:1909.08053). Between them the residual stream is split
+by position and not held by every device: norms are computed on a part of the sequence (sequence
+parallelism, Korthikanti et al., 2022, arXiv:2205.05198). Token table and output projection are
+split by vocabulary; the loss works on split logits.
+
+A part of your own says how it is split by a class attribute:
+
+    class SquaredReLU(nn.Module):
+        tensor_parallel = {"up_proj": "columns", "down_proj": "rows"}
+
+`columns`: the outputs of a linear layer are split; `rows`: its inputs are; `heads`: a norm of each
+head, whose input (B, heads, T, E) is split by head. Its sizes inside `forward` are then those of
+one device: read them off the tensors, not off the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from lit_llm.model.attention import GroupedQueryAttention
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.model.mlp import SwiGLU
+
+SPLITS: dict[type, dict[str, str]] = {
+    GroupedQueryAttention: {
+        "q_proj": "columns",
+        "k_proj": "columns",
+        "v_proj": "columns",
+        "o_proj": "rows",
+        "q_norm": "heads",
+        "k_norm": "heads",
+    },
+    SwiGLU: {"gate_proj": "columns", "up_proj": "columns", "down_proj": "rows"},
+}
+POSITIONS = 1  # dimension T of (B, T, D): where the residual stream is split
+
+
+def check_divisible(config: GPTConfig, devices: int) -> None:
+    """Refuse sizes that do not split evenly.
+
+    Raises:
+        ValueError: names the first such size.
+    """
+    sizes = {
+        "n_head": config.n_head,
+        "n_kv_head": config.kv_heads,
+        "d_ff": config.ff_dim,
+        "data.seq_len": config.max_seq_len,
+        "the padded vocabulary": config.padded_vocab_size,
+    }
+    for name, size in sizes.items():
+        if size % devices:
+            raise ValueError(
+                f"{name}={size} does not split over tensor_parallel={devices} devices: change it, "
+                "or take a number of devices that divides it (configs/trainer/fsdp.yaml needs none)"
+            )
+    if config.dropout:
+        raise ValueError(
+            f"dropout={config.dropout} with tensor_parallel={devices}: the devices would draw "
+            "equal masks for different heads.\nGive --model.gpt.dropout 0, or a trainer file "
+            "without tensor parallelism"
+        )
+
+
+def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
+    """Split a network over a one-dimensional mesh, in place.
+
+    Raises:
+        ValueError: sizes do not split evenly, or a part does not say how it is split.
+    """
+    check_divisible(gpt.config, mesh.size())
+    by_position = Shard(POSITIONS)
+    parallelize_module(
+        gpt,
+        mesh,
+        {
+            "embed": RowwiseParallel(input_layouts=Replicate(), output_layouts=by_position),
+            "norm": SequenceParallel(sequence_dim=POSITIONS),
+            "lm_head": ColwiseParallel(output_layouts=Shard(-1), use_local_output=False),
+        },
+    )
+    for block in gpt.blocks:
+        plan: dict[str, ParallelStyle] = {}
+        for norm in ("norm_1", "norm_2"):
+            plan[norm] = SequenceParallel(sequence_dim=POSITIONS)
+        for name in ("attn", "mlp"):
+            part = block.get_submodule(name)
+            plan[name] = _GatherPositions()
+            plan |= {f"{name}.{inner}": style for inner, style in part_styles(part).items()}
+        parallelize_module(block, mesh, plan)
+    if gpt.config.tie_embeddings:  # each was made a tensor of its own
+        gpt.lm_head.weight = gpt.embed.weight
+    gpt.norm.register_forward_hook(_gather_positions)
+    gpt.project = _VocabularyParallelProjection(gpt, mesh)  # type: ignore[method-assign]
+
+
+class _GatherPositions(PrepareModuleInput):
+    """The first argument comes split by position and is made whole; the others stay."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            input_layouts=(Shard(POSITIONS),),
+            desired_input_layouts=(Replicate(),),
+            use_local_output=True,
+        )
+
+    def _prepare_input_fn(self, inputs: Any, device_mesh: DeviceMesh) -> Any:
+        first, *others = inputs
+        return (*super()._prepare_input_fn((first,), device_mesh), *others)
+
+
+def part_styles(part: nn.Module) -> dict[str, ParallelStyle]:
+    """How the layers inside an attention or MLP are split, by name.
+
+    Raises:
+        ValueError: the part does not say it, or names what is not there.
+    """
+    kind = type(part).__name__
+    splits = SPLITS.get(type(part)) or getattr(part, "tensor_parallel", None)
+    if splits is None:
+        raise ValueError(
+            f"tensor parallelism does not know how to split {kind}: give the class "
+            'an attribute such as\ntensor_parallel = {"up_proj": "columns", "down_proj": "rows"}, '
+            "or take a trainer file without it"
+        )
+    styles = {}
+    for name, how in splits.items():
+        if not hasattr(part, name):
+            raise ValueError(f"{kind}.tensor_parallel: {kind} has no {name}")
+        if how not in STYLES:
+            raise ValueError(f"{how!r} is no way to split {kind}.{name}: use {', '.join(STYLES)}")
+        if getattr(part, name) is not None:  # a norm that is turned off
+            styles[name] = STYLES[how]()
+    return styles
+
+
+STYLES: dict[str, Callable[[], ParallelStyle]] = {
+    "columns": ColwiseParallel,
+    "rows": lambda: RowwiseParallel(output_layouts=Shard(POSITIONS)),
+    "heads": lambda: SequenceParallel(sequence_dim=1, use_local_output=True),
+}
+
+
+def _gather_positions(module: nn.Module, inputs: Any, output: DTensor) -> Tensor:
+    return output.redistribute(placements=[Replicate()]).to_local()
+
+
+class _VocabularyParallelProjection:
+    """Stands in for `GPT.project`: logits split by vocabulary, a DTensor of all padded rows.
+
+    Ids that only pad the table have no probability, so no one has to cut them off.
+    """
+
+    def __init__(self, gpt: GPT, mesh: DeviceMesh) -> None:
+        self.lm_head = gpt.lm_head
+        rows = gpt.config.padded_vocab_size // mesh.size()
+        first = mesh.get_local_rank() * rows
+        self.real_rows = min(max(gpt.config.vocab_size - first, 0), rows)
+        self.rows = rows
+
+    def __call__(self, hidden: Tensor) -> DTensor:
+        logits = self.lm_head(hidden).float()
+        if self.real_rows == self.rows:
+            return logits
+        local = logits.to_local()
+        padding = torch.arange(self.rows, device=local.device) >= self.real_rows
+        local = local.masked_fill(padding, float("-inf"))
+        return DTensor.from_local(local, logits.device_mesh, logits.placements, run_check=False)
