@@ -101,6 +101,8 @@ def _numbers(rows: list[dict[str, str]]) -> str:
         numbers.append((short(median(speed)), "tokens per second, median"))
     if mfu := series(rows, "speed/mfu")[1]:
         numbers.append((f"{median(mfu):.1%}", "of the device's peak (MFU), median"))
+    if memory := series(rows, "speed/peak_memory_gb")[1]:
+        numbers.append((f"{max(memory):.3g} GB", "peak memory of a process"))
     boxes = (
         f'<div><b>{value}</b><span class="unit">{label}</span></div>' for value, label in numbers
     )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Tensor
 
+from lit_llm.callbacks.continuations import (
+    continue_in_lockstep,
+    continue_prompts,
+    document_beginnings,
+    is_spread,
+)
 from lit_llm.callbacks.csv_log import move_aside
 from lit_llm.callbacks.throughput import Throughput
-from lit_llm.data.batch import IGNORE, Batch
-from lit_llm.generation.generate import generate
+from lit_llm.data.batch import Batch
 from lit_llm.generation.sampling import Sampling
-from lit_llm.model.gpt import GPT
 
 SAMPLES_FILE = "samples.jsonl"
 
@@ -27,7 +30,10 @@ class Samples(L.Callback):
 
     A run learns the same with or without it: neither random numbers nor the model's mode are
     touched. Objectives that see both directions are left alone, for such a model cannot
-    continue a text.
+    continue a text. Where every process has the whole model, rank 0 writes alone; where FSDP2
+    has spread it, all processes write the same text together and rank 0's is kept. Matrices that
+    are split between devices (tensor parallelism) cannot write: the cache of keys and values
+    knows whole heads only.
 
     Args:
         every_n_steps: optimizer steps between two looks; null looks at each validation
@@ -57,14 +63,25 @@ class Samples(L.Callback):
         self._prompt_ids: list[list[int]] = []
         self._sampled_step = -1
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what cannot be done before any time is spent.
+
+        Raises:
+            ValueError: samples are asked for under tensor parallelism.
+        """
+        asked_for = self.every_n_steps is not None or self.prompts is not None
+        if stage == "fit" and asked_for and (size := _tensor_parallel_size(trainer)) > 1:
+            raise ValueError(
+                f"tensor_parallel={size} splits the model's matrices, so it cannot write samples: "
+                "remove samples.every_n_steps and samples.prompts"
+            )
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._sampled_step = trainer.global_step
-        self._enabled = not pl_module.objective.bidirectional  # type: ignore[union-attr]
+        reason = _why_silent(trainer, pl_module)
+        self._enabled = reason is None
         if not self._enabled:
-            rank_zero_info(
-                f"no samples: {type(pl_module.objective).__name__} sees what comes after a token, "
-                "so its model cannot continue a text"
-            )
+            rank_zero_info(f"no samples: {reason}")
             return
         if self.prompts is not None:
             tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
@@ -82,7 +99,7 @@ class Samples(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         # All ranks take rank 0's: under sharding they have to compute the same thing together.
-        if batch_idx == 0 and self.prompts is None and not self._prompt_ids:
+        if batch_idx == 0 and self._enabled and self.prompts is None and not self._prompt_ids:
             found = document_beginnings(batch, self.n_prompts, self.prompt_tokens)
             self._prompt_ids = trainer.strategy.broadcast(found)
 
@@ -110,6 +127,9 @@ class Samples(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Throughput):
                 callback.pause()
+        spread = is_spread(pl_module)
+        if not spread and not trainer.is_global_zero:  # goes on, and waits where it has to
+            return
         tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
         stop = {tokenizer.special[name] for name in ("eos", "end") if name in tokenizer.special}
         device = pl_module.device
@@ -119,8 +139,10 @@ class Samples(L.Callback):
                 device_type="cuda" if device.type == "cpu" else device.type,
             ),
             trainer.precision_plugin.val_step_context(),
+            _one_dtype(trainer),
         ):
-            answers = continue_prompts(pl_module.gpt, self._prompt_ids, self.sampling, stop)  # type: ignore[arg-type]
+            write = continue_in_lockstep if spread else continue_prompts
+            answers = write(pl_module.gpt, self._prompt_ids, self.sampling, stop)  # type: ignore[arg-type]
         if trainer.is_global_zero:
             texts = [
                 {"step": step, "prompt": tokenizer.decode(ids), "text": tokenizer.decode(answer)}
@@ -131,52 +153,25 @@ class Samples(L.Callback):
             _show(trainer, texts[0])
 
 
-def continue_prompts(
-    gpt: GPT, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: set[int]
-) -> list[list[int]]:
-    """Ids that follow each prompt, from blocks that run as they stand in the source.
-
-    Generation meets a new shape at each token. Compiled blocks would be compiled again for some
-    of them, until the limit of 8 (torch._dynamo.config.recompile_limit) turns compilation off for
-    training too.
-    """
-    if any(module._compiled_call_impl is not None for module in gpt.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            return [row.ids for row in generate(gpt, prompts, sampling, stop_ids=stop_ids)]
-    return [row.ids for row in generate(gpt, prompts, sampling, stop_ids=stop_ids)]
+def _tensor_parallel_size(trainer: L.Trainer) -> int:
+    return getattr(trainer.strategy, "tensor_parallel_size", 1)
 
 
-def document_beginnings(batch: Batch, count: int, length: int) -> list[list[int]]:
-    """The first tokens of some documents of a batch, from as many different rows as possible.
-
-    A conversation, known by its tokens without a label at the start, goes up to where the answer
-    begins. Documents that are no longer than what is taken are passed by.
-    """
-    fields = Batch(*(field.cpu() for field in batch))
-    per_row = [
-        list(_beginnings(*row, length=length))
-        for row in zip(fields.tokens_BT, fields.labels_BT, fields.documents_BT, strict=True)
-    ]
-    longest = max(map(len, per_row), default=0)
-    in_turn = [row[i] for i in range(longest) for row in per_row if i < len(row)]
-    return in_turn[:count]
+def _one_dtype(trainer: L.Trainer) -> AbstractContextManager[Any]:
+    """Autocast where FSDP2 computes in another dtype than that of the weights, and of the cache."""
+    dtype: torch.dtype | None = getattr(trainer.strategy, "param_dtype", None)
+    device = trainer.strategy.root_device.type
+    return nullcontext() if dtype is None else torch.autocast(device, dtype)
 
 
-def _beginnings(
-    tokens_T: Tensor, labels_T: Tensor, documents_T: Tensor, *, length: int
-) -> list[list[int]]:
-    numbers: list[int] = documents_T.unique_consecutive().tolist()
-    found = []
-    for number in numbers:
-        here = documents_T == number
-        tokens: list[int] = tokens_T[here].tolist()
-        answered: list[bool] = (labels_T[here] != IGNORE).tolist()
-        if number < 0 or not any(answered):
-            continue
-        take = length if answered[0] else answered.index(True) + 1
-        if take < len(tokens):
-            found.append(tokens[:take])
-    return found
+def _why_silent(trainer: L.Trainer, pl_module: L.LightningModule) -> str | None:
+    """Why no samples can be written, or None if they can."""
+    if pl_module.objective.bidirectional:  # type: ignore[union-attr]
+        name = type(pl_module.objective).__name__
+        return f"{name} sees what comes after a token, so its model cannot continue a text"
+    if (size := _tensor_parallel_size(trainer)) > 1:
+        return f"tensor_parallel={size} splits the model's matrices"
+    return None
 
 
 def _show(trainer: L.Trainer, sample: dict[str, Any]) -> None:

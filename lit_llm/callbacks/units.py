@@ -16,3 +16,8 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def teraflops(flops: float) -> str:
+    """1e12 operations a second, two digits or the whole number: 2.1e11 -> 0.21."""
+    return f"{flops / 1e12:.2g}" if flops < 1e14 else f"{flops / 1e12:,.0f}"

@@ -22,8 +22,10 @@ def terminal():
 def test_a_log_file_gets_a_plain_line_at_every_tenth(fit, pipe):
     bar = Progress(name="pretrain", console=pipe)
     fit([bar, Throughput()], max_steps=20, log_every_n_steps=1, limit_val_batches=0)
-    lines = pipe.file.getvalue().splitlines()
+    measured, *lines, totals = pipe.file.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == [f"{n}/20" for n in range(2, 21, 2)]
+    assert measured.startswith("this CPU's matmul peak: ")
+    assert totals.startswith("trained 20 steps, 1.02k tokens in 0:0")
     assert re.fullmatch(
         r"pretrain  12/20  loss \d\.\d{3}  [\d.]+k? tok/s  lr 3\.0e-03  \d:\d\d left", lines[5]
     )
@@ -56,6 +58,7 @@ def test_a_terminal_shows_one_moving_line(fit, terminal):
     drawn = terminal.file.getvalue()
     assert "6/6" in drawn
     last = drawn.split("pretrain")[-1]
+    assert "trained 6 steps, 306 tokens in 0:0" in last.splitlines()[-1]
     assert re.search(r"6/6 loss \d\.\d{3}  val \d\.\d{3}  [\d.]+k? tok/s  lr 3\.0e-03", last)
     assert drawn.count("\n") <= 3
 

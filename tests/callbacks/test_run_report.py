@@ -10,13 +10,13 @@ from lit_llm.callbacks import CSVLog, RunReport, Samples, Throughput, write_repo
 from lit_llm.callbacks import run_report as module
 from lit_llm.callbacks.curves import ACCENT, INK, series, smooth
 
-METRICS = """step,tokens,seconds,speed/tokens_per_second,train/loss,lr/matrix,val/loss
-10,5100,2,2550,3.5,0.001,
-20,10200,4,2550,2.5,0.002,
-20,10200,4,,,,2.75
-30,15300,6,2550,nan,0.001,
-30,15300,6,,,,2.875
-"""
+METRICS = """step,tokens,seconds,speed/tokens_per_second,speed/mfu,speed/peak_memory_gb,train/loss,lr/matrix,val/loss
+10,5100,2,2550,0.31,1.25,3.5,0.001,
+20,10200,4,2550,0.25,1.5,2.5,0.002,
+20,10200,4,,,,,,2.75
+30,15300,6,2550,0.125,1.375,nan,0.001,
+30,15300,6,,,,,,2.875
+"""  # noqa: E501
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -52,6 +52,8 @@ def test_the_report_holds_the_curves_and_the_first_numbers(run):
     assert "best validation loss, step 20" in html
     assert "<b>15.3k</b>" in html  # tokens
     assert "<b>0:06</b>" in html
+    assert '<b>25.0%</b><span class="unit">of the device' in html
+    assert "<b>1.5 GB</b>" in html
     assert "quickstart/pretrain" in html
 
 

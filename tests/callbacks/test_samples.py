@@ -1,12 +1,14 @@
 import json
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lit_llm.callbacks import Checkpoint, Samples
 from lit_llm.callbacks import samples as module
-from lit_llm.callbacks.samples import continue_prompts, document_beginnings, read_samples
-from lit_llm.data.batch import IGNORE, Batch
+from lit_llm.callbacks.continuations import continue_prompts
+from lit_llm.callbacks.samples import read_samples
 from lit_llm.generation.sampling import Sampling
 
 SHORT = Sampling(max_new_tokens=4, temperature=1.0)
@@ -86,33 +88,67 @@ def test_a_line_that_was_cut_off_by_a_kill_is_left_out(tmp_path):
     assert read_samples(path) == [{"step": 1, "text": "a\u2028b"}]
 
 
-def documents(*rows: list[tuple[int, int, int]]) -> Batch:
-    """Rows of (token, label, document)."""
-    tokens, labels, owners = (
-        torch.tensor(field) for field in zip(*map(zip_row, rows), strict=True)
-    )
-    return Batch(tokens, labels, owners, torch.zeros_like(tokens))
-
-
-def zip_row(row):
-    return tuple(zip(*row, strict=True))
-
-
-def test_prompts_are_beginnings_of_documents_from_different_rows():
-    batch = documents(
-        [(10, 11, 0), (11, 12, 0), (12, 13, 0), (20, 21, 1), (21, 22, 1), (22, 23, 1)],
-        [(30, 31, 0), (31, IGNORE, 0), (40, 41, 1), (41, 42, 1), (42, 43, 1), (0, IGNORE, -1)],
-    )
-    # [30, 31] is as long as a prompt: nothing of it would be left to continue.
-    assert document_beginnings(batch, 9, 2) == [[10, 11], [40, 41], [20, 21]]
-    assert document_beginnings(batch, 1, 2) == [[10, 11]]
-
-
-def test_the_prompt_of_a_conversation_ends_where_its_answer_begins():
-    conversation = [(5, IGNORE, 0), (6, IGNORE, 0), (7, 8, 0), (8, 9, 0), (9, IGNORE, 0)]
-    assert document_beginnings(documents(conversation), 3, 2) == [[5, 6, 7]]
-
-
 def test_a_distance_of_zero_is_refused():
     with pytest.raises(ValueError, match="every_n_steps=0 is no distance"):
         Samples(every_n_steps=0)
+
+
+def test_where_each_process_has_the_whole_model_rank_0_writes_alone(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(L.Trainer, "is_global_zero", False)
+    monkeypatch.setattr(module, "continue_prompts", pytest.fail)
+    fit([Samples(n_prompts=1, sampling=SHORT)])
+    assert read(tmp_path) == []
+
+
+def test_where_a_model_is_spread_all_ranks_write_and_rank_0_keeps(fit, tmp_path, monkeypatch):
+    asked = []
+
+    def lockstep(gpt, prompts, sampling, stop):
+        asked.append(len(prompts))
+        return continue_prompts(gpt, prompts, sampling, stop)
+
+    monkeypatch.setattr(module, "is_spread", lambda model: True)
+    monkeypatch.setattr(module, "continue_in_lockstep", lockstep)
+    fit([Samples(n_prompts=2, sampling=SHORT)], max_steps=3)
+    assert [row["step"] for row in read(tmp_path)] == [3, 3]
+
+    monkeypatch.setattr(L.Trainer, "is_global_zero", False)
+    fit([Samples(n_prompts=2, sampling=SHORT)], max_steps=3)
+    assert asked == [2, 2]
+    assert len(read(tmp_path)) == 2  # and no third
+
+
+class SplitMatrices(SingleDeviceStrategy):
+    tensor_parallel_size = 2
+
+
+@pytest.mark.parametrize("asked", [{"every_n_steps": 2}, {"prompts": ["ab"]}])
+def test_samples_of_split_matrices_are_refused_in_one_line(fit, tiny_lm, asked):
+    model = tiny_lm()
+    with pytest.raises(ValueError, match="tensor_parallel=2 splits the model's matrices") as error:
+        fit([Samples(**asked)], model=model, strategy=SplitMatrices("cpu"))
+    assert "\n" not in str(error.value)
+    assert model.trainer.global_step == 0
+
+
+def test_without_being_asked_for_split_matrices_write_nothing_and_say_so(fit, tmp_path, caplog):
+    caplog.set_level("INFO")
+    fit([Samples(sampling=SHORT)], strategy=SplitMatrices("cpu"))
+    assert read(tmp_path) == []
+    assert "no samples: tensor_parallel=2 splits the model's matrices" in caplog.text
+
+
+def test_where_fsdp2_computes_in_bfloat16_the_cache_is_read_in_bfloat16_too(
+    fit, tmp_path, monkeypatch
+):
+    class Narrow(SingleDeviceStrategy):
+        param_dtype = torch.bfloat16
+
+    def in_autocast(*args):
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return continue_prompts(*args)
+
+    monkeypatch.setattr(module, "continue_prompts", in_autocast)
+    fit([Samples(n_prompts=1, sampling=SHORT)], strategy=Narrow("cpu"))
+    assert [row["step"] for row in read(tmp_path)] == [3, 6]

@@ -1,6 +1,6 @@
 import pytest
 
-from lit_llm.callbacks.units import clock, short
+from lit_llm.callbacks.units import clock, short, teraflops
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,10 @@ def test_counts_have_three_digits_and_a_unit(number, text):
 )
 def test_times_are_hours_minutes_seconds(seconds, text):
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("flops", "text"), [(2.13e11, "0.21"), (7.1e13, "71"), (9.89e14, "989"), (2.25e15, "2,250")]
+)
+def test_a_peak_has_two_digits_or_is_a_whole_number(flops, text):
+    assert teraflops(flops) == text
