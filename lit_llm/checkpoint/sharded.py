@@ -27,6 +27,7 @@ from lit_llm.checkpoint.manifest import CheckpointError, FileEntry, entry
 
 FORMAT = 1  # of shards.json; raised when an older reader would misread it
 INDEX = "shards.json"
+NO_JSON = (json.JSONDecodeError, UnicodeDecodeError)
 
 
 class Claim(NamedTuple):
@@ -141,7 +142,7 @@ class Shards:
                 for name, tensor in tensors
             }
             """Shape and dtype of each, on the meta device."""
-        except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, AttributeError, *NO_JSON) as error:
             raise CheckpointError(f"{folder / INDEX} is damaged: {error!r}") from error
 
     @property
@@ -150,11 +151,19 @@ class Shards:
         return {file for chunks in self._chunks.values() for file, _ in chunks}
 
     def read(self, name: str, box: Box) -> Tensor:
-        """A part of a tensor, on the CPU, in memory of its own."""
+        """A part of a tensor, on the CPU, in memory of its own.
+
+        Raises:
+            CheckpointError: some of it lies in no shard.
+        """
         part = torch.empty(box.shape, dtype=self.tensors[name].dtype)
+        found = 0
         for file, chunk in self._chunks[name]:
             if common := box.common(chunk):
                 part[common.within(box)] = self._cut(file, name, common.within(chunk))
+                found += prod(common.shape)
+        if found != part.numel():  # never hand out what torch.empty has left there
+            raise CheckpointError(f"{self.folder / INDEX} is damaged: it lacks parts of {name}")
         return part
 
     def read_all(self, prefix: str) -> dict[str, Tensor]:

@@ -142,7 +142,19 @@ def test_an_index_that_cannot_be_read_is_named(folder):
     (folder / INDEX).write_text(json.dumps({**index, "format": 2}))
     with pytest.raises(CheckpointError, match="format 2, this lit-llm reads up to 1"):
         Shards(folder)
+    (folder / INDEX).write_bytes(b'"\xff"')
+    with pytest.raises(CheckpointError, match=r"shards\.json is damaged"):
+        Shards(folder)
     for text in ("{", "[]", '{"format": 1}', '{"format": 1, "tensors": {"a": {"chunks": 1}}}'):
         (folder / INDEX).write_text(text)
         with pytest.raises(CheckpointError, match=r"shards\.json is damaged"):
             Shards(folder)
+
+
+def test_a_part_that_lies_nowhere_is_never_made_up(folder):
+    index = json.loads((folder / INDEX).read_text())
+    del index["tensors"]["a"]["chunks"][2]  # rows 5 and 6 of the first column
+    (folder / INDEX).write_text(json.dumps(index))
+    assert Shards(folder).read("a", Box((0, 0), (5, 4))).shape == (5, 4)
+    with pytest.raises(CheckpointError, match="lacks parts of a"):
+        Shards(folder).read("a", Box((4, 0), (2, 1)))
