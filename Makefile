@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all lint clean
+.PHONY: help install quickstart test test-all parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: install ## the tests that take minutes
 
 test-all: install ## all tests, those that train for long included
 	$(BIN)/pytest -m "slow or not slow"
+
+parity: install ## 20 steps under every strategy and precision: do they train alike?
+	$(BIN)/python cli.py parity
 
 lint: install ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -56,6 +56,7 @@ MESHES: dict[str, Any] = {
     "tp": lambda **options: Sharded(tensor_parallel="auto", **options),
     "2d": lambda **options: Sharded(tensor_parallel=2, **options),
     "hsdp": lambda **options: Sharded(replicate=2, **options),
+    "3d": lambda **options: Sharded(replicate=2, tensor_parallel=2, **options),
 }
 
 

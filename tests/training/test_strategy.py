@@ -20,6 +20,7 @@ TWO_SLOW += ("fsdp+own-part", "tp@4", "fsdp+bf16-mixed", "fsdp+bf16-true", "fsdp
 TWO_SLOW += ("tp+bf16-mixed", "tp+bf16-true", "ddp+bf16-mixed")
 FOUR = ("2d", "hsdp", "fsdp", "2d@4", "2d+clip", "2d+clip-value", "2d+tied", "2d+muon")
 FOUR += ("2d+checkpointing", "2d+compiled", "2d+own-part", "2d+bf16-params", "hsdp+clip")
+EIGHT = ("3d", "3d+clip")
 ROUNDED = "bf16"
 
 
@@ -58,6 +59,11 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_slow(tmp_path_factory):
     return launch(2, tmp_path_factory.mktemp("two_slow"), TWO_SLOW)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    return launch(8, tmp_path_factory.mktemp("eight"), EIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,12 @@ def test_two_processes_train_as_one_in_other_ways_too(case, two_slow, single):
 @pytest.mark.parametrize("case", FOUR)
 def test_four_processes_train_as_one(case, four, single):
     check(case, four, single)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EIGHT)
+def test_eight_processes_as_replicate_shard_and_tensor_train_as_one(case, eight, single):
+    check(case, eight, single)
 
 
 def test_gradients_are_reduced_once_a_step_however_many_micro_batches(two):
