@@ -11,6 +11,8 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
+from lit_llm.commands.processes import exit_with_error
+
 # command: (module with `run(command, arguments)`, help)
 COMMANDS = {
     "fit": ("lit_llm.commands.fit", "train: pretrain, fine-tune, or continue a run"),
@@ -60,8 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         if refusal is None:
             raise
         lines = [line for line in str(refusal).splitlines() if line.strip()]
-        print("error: " + "\n".join(lines[:3]), file=sys.stderr)
-        sys.exit(2)
+        exit_with_error("\n".join(lines[:3]))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

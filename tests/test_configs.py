@@ -1,6 +1,6 @@
 import csv
 import logging
-from itertools import pairwise, zip_longest
+from itertools import cycle, pairwise, product, zip_longest
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from lit_llm.commands.compose import Configuration
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 KEYS = {"run", "overwrite", "seed_everything", "model", "data", "trainer", "checkpoint", "parts"}
-FOLDER_KEY = {"model": "model", "data": "data", "trainer": "trainer"}
+FOLDER_KEY = {"model": "model", "data": "data", "trainer": "trainer", "precision": "trainer"}
 FOLDERS = ("model", "optim", "data", "trainer", "overlays")
 
 
@@ -32,6 +32,11 @@ RECIPES = [path for path in files("recipes") if " fit " in command(path)]
 FRAGMENTS = [path for path in files() if "recipes" not in path.parts]
 # One file of each folder at a time: they speak of different keys, and each parse takes a second.
 TOGETHER = list(zip_longest(*(files(folder) for folder in FOLDERS)))
+# A recipe that starts from a checkpoint has nothing to say about the hardware.
+FROM_NOTHING = [
+    path for path in RECIPES if "init_from" not in Configuration([path]).values.get("model", {})
+]
+EACH_ONCE = list(zip(files("trainer"), cycle(FROM_NOTHING), strict=False))
 
 
 @pytest.mark.parametrize("path", files(), ids=name)
@@ -71,6 +76,42 @@ def test_fragments_parse_over_a_recipe(cli, paths):
     finished = cli("fit", "-c", CONFIGS / "recipes/python/pretrain.yaml", *given, "--print_config")
     assert finished.code == 0, finished.err
     assert {"model", "data", "trainer"} <= yaml.safe_load(finished.out).keys()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "recipe"),
+    [
+        *EACH_ONCE,
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in product(files("trainer"), FROM_NOTHING)
+            if pair not in EACH_ONCE
+        ),
+    ],
+    ids=name,
+)
+def test_a_recipe_parses_with_every_trainer_file(cli, trainer, recipe):
+    finished = cli("fit", "-c", recipe, "-c", trainer, "--print_config")
+    assert finished.code == 0, finished.err
+    parsed = yaml.safe_load(finished.out)["trainer"]
+    assert parsed["precision"] in ("32-true", "bf16-mixed")
+    given = yaml.safe_load(trainer.read_text())["trainer"]
+    if trainer.stem not in ("cpu", "gpu"):
+        assert {given[key] for key in ("accelerator", "devices", "precision")} == {"auto"}
+        assert "num_nodes" not in given  # the launcher knows
+
+
+@pytest.mark.parametrize("path", files("precision"), ids=name)
+def test_a_precision_parses_over_a_trainer_file(cli, path):
+    given = [
+        word
+        for file in (FROM_NOTHING[0], CONFIGS / "trainer/fsdp.yaml", path)
+        for word in ("-c", file)
+    ]
+    finished = cli("fit", *given, "--print_config")
+    assert finished.code == 0, finished.err
+    expected = yaml.safe_load(path.read_text())["trainer"]["precision"]
+    assert yaml.safe_load(finished.out)["trainer"]["precision"] == expected
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)

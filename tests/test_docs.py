@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lit_llm.commands import export, parity
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
 KEYS = {"model", "data", "trainer", "run", "checkpoint", "samples", "seed_everything", "parts"}
@@ -69,6 +71,12 @@ def accepted(cli, tmp_path_factory):
         command, *rest = arguments
         if command == "report":
             return "" if len(rest) == 1 else f"report takes one folder, got {rest}"
+        if command == "export":  # what it would read is not there
+            export._parser().parse_args(rest)
+            return ""
+        if command == "parity":  # it would train
+            flags = parity._options(rest).flags
+            return f"parity knows no {flags}" if flags else ""
         files = {"...": RECIPE, "RECIPE": RECIPE}
         rest = [str(files.get(argument, argument)) for argument in rest]
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
@@ -78,7 +86,8 @@ def accepted(cli, tmp_path_factory):
                 if argument.endswith("/config.yaml"):  # what a run leaves
                     (folder / argument).parent.mkdir(parents=True, exist_ok=True)
                     (folder / argument).write_text(f"{{parts: [{RECIPE}]}}")
-            finished = cli(command, *rest, *([] if "--help" in rest else ["--print_config"]))
+            ends = "--help" in rest or command == "plan"  # a plan is printed, and that is all
+            finished = cli(command, *rest, *([] if ends else ["--print_config"]))
         return finished.err if finished.code else ""
 
     return accepted

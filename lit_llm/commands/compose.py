@@ -9,6 +9,7 @@ arguments, for they mean nothing to the new one.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class Configuration:
         for part in parts:
             self._add(file.parent / part, (*parents, file.resolve()))
         self.values = merge(self.values, values)
-        self.origin.update({key: str(file) for key in _keys(values)})
+        self.origin.update({key: os.path.normpath(file) for key in _keys(values)})
 
     def replace_class(self, key: str, class_path: str) -> bool:
         """Apply a flag that changes the class of a part; False if `key` holds no class.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
-import os
 import shutil
-import warnings
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_llm.callbacks.checkpointing import Checkpoint
@@ -26,11 +23,13 @@ from lit_llm.callbacks.samples import Samples
 from lit_llm.callbacks.save_config import SaveConfig
 from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
+from lit_llm.callbacks.together import Together
 from lit_llm.checkpoint.bundle import read_meta
 from lit_llm.checkpoint.find import checkpoints, resolve
 from lit_llm.checkpoint.folder import clean_leftovers
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.commands.compose import Configuration, merge
+from lit_llm.commands.launch import settle
 from lit_llm.commands.parser import (
     Parser,
     explained_errors,
@@ -39,6 +38,10 @@ from lit_llm.commands.parser import (
     read,
     refuse_linked,
 )
+from lit_llm.commands.processes import is_first_process
+from lit_llm.commands.quiet import quiet_libraries
+from lit_llm.commands.refusals import refuse_early, refuse_lonely, trainer_refusal
+from lit_llm.commands.restart import meet_afresh
 from lit_llm.data.module import TextData
 from lit_llm.training.module import LitLLM
 
@@ -56,11 +59,13 @@ def run(command: str, arguments: list[str]) -> None:
     """Run fit, validate or test."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
+    meet_afresh()
     configuration, flags = read(arguments)
     refuse_linked(configuration)
     adopt_checkpoint(configuration, flags)
+    notes = settle(configuration, flags)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
-        RunCLI(args=[command, *config, *flags])
+        RunCLI(args=[command, *config, *flags], notes=notes)
 
 
 def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
@@ -84,32 +89,12 @@ def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
     flags += ["--model.init_from", str(folder)]
 
 
-def quiet_libraries() -> None:
-    """Leave out advice and advertising of libraries that says nothing about the run."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*recommended to use `self.log.*sync_dist=True.*",  # torchmetrics has done it
-        ".*LightningCLI's args parameter.*",
-        ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it is meant
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    noise = ("GPU available", "TPU available", "HPU available", "💡 Tip", "Seed set to")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(lambda r: not r.getMessage().startswith(noise))
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that tidies up; others may be started by it or beside it."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-
-
 class RunCLI(LightningCLI):
     """A run is a folder: checkpoints/<run>/ holds what it writes and says whether it exists."""
 
-    def __init__(self, args: list[str], **kwargs: Any) -> None:
+    def __init__(self, args: list[str], notes: Sequence[str] = (), **kwargs: Any) -> None:
         self._command = args[0]
+        self._notes = notes
         super().__init__(
             LitLLM,
             TextData,
@@ -155,6 +140,10 @@ class RunCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        refuse_early(config["trainer"])
+        if is_first_process():
+            for note in self._notes:
+                print(note, file=sys.stderr)
         if self.subcommand == "fit":
             config["ckpt_path"] = self._where_to_start(config["ckpt_path"])
         elif config["ckpt_path"] is None:
@@ -166,13 +155,16 @@ class RunCLI(LightningCLI):
 
     def _where_to_start(self, ckpt_path: str | None) -> str | None:
         """A checkpoint to continue from, or None for a run that does not exist yet."""
+        anew = self._get(self.config, "overwrite") and ckpt_path is None
         if is_first_process():
             clean_leftovers(self.run_dir)
-            if self._get(self.config, "overwrite") and ckpt_path is None:
+            if anew:
                 shutil.rmtree(self.run_dir, ignore_errors=True)
-        there = checkpoints(self.run_dir)
+        # Another process may look before the first has removed what there was.
+        there = [] if anew else checkpoints(self.run_dir)
         if ckpt_path == "last" and not there:
-            print(f"{self.run_dir} holds no checkpoint yet: starting at step 0")
+            if is_first_process():
+                print(f"{self.run_dir} holds no checkpoint yet: starting at step 0")
             return None
         if ckpt_path is not None:
             return str(resolve(ckpt_path, self.run_dir))
@@ -199,7 +191,7 @@ class RunCLI(LightningCLI):
             return super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),
                 logger=loggers,
-                callbacks=[*callbacks, SaveConfig(), NanGuard(), RunReport()],
+                callbacks=[Together(), *callbacks, SaveConfig(), NanGuard(), RunReport()],
                 plugins=[*plugins, FolderCheckpointIO()],
                 **kwargs,
             )
@@ -211,23 +203,11 @@ class RunCLI(LightningCLI):
             MisconfigurationException,
         ) as error:
             # An unknown strategy, an accelerator that is not there, a precision it does not have.
-            raise ValueError(_trainer_refusal(config, error)) from None
+            raise ValueError(trainer_refusal(config, error)) from None
 
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
-        precision = self._get(self.config, "trainer")["precision"]
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if on_cpu and precision in ("16-mixed", "16", 16):
-            raise ValueError(  # Lightning would take bf16-mixed instead
-                f"trainer.precision={precision} needs a GPU, but this run is on a CPU: "
-                "give 32-true or bf16-mixed"
-            )
-        if self.trainer.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ValueError(
-                f"{os.environ['WORLD_SIZE']} processes were started, but the trainer knows of one: "
-                "each would train a model of its own.\nUse a trainer file for several devices, "
-                "such as -c configs/trainer/ddp.yaml"
-            )
+        refuse_lonely(self.trainer)
 
     def _plain_config(self) -> dict[str, Any]:
         """The whole configuration as parsed, without the links' targets."""
@@ -236,14 +216,3 @@ class RunCLI(LightningCLI):
         )
         config = yaml.safe_load(text)
         return {key: value for key, value in config.items() if key != "ckpt_path"}
-
-
-def _trainer_refusal(trainer: Namespace, error: Exception) -> str:
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
-    if isinstance(trainer["strategy"], str) and trainer["strategy"] not in strategies:
-        near = difflib.get_close_matches(trainer["strategy"], strategies, 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(strategies)}"
-        return f"--trainer.strategy: there is no {trainer['strategy']!r}{hint}"
-    given = ("accelerator", "devices", "strategy", "precision")
-    settings = ", ".join(f"{name}={trainer[name]}" for name in given)
-    return f"trainer: {error}\n(with {settings}; see configs/trainer/)"

@@ -80,9 +80,9 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
     if unknown:
         key = ".".join([*parents, unknown[1]])
         if unknown[2] is None:
-            return f"{_where(key, configuration, flags)}: no such key; --help lists all keys"
+            return f"{where(key, configuration, flags)}: no such key; --help lists all keys"
         meant = ".".join([*parents, unknown[2]])
-        return f"{_where(key, configuration, flags)}: no such key; did you mean {meant}?"
+        return f"{where(key, configuration, flags)}: no such key; did you mean {meant}?"
     if linked := re.search(r'Linked "([\w.]+)" must be given via', message):
         return f"--{linked[1]} follows from {FOLLOWS[linked[1]]}: remove it"
     if missing := re.search(r"arguments are required: \w+\.([\w.]+)", message):
@@ -98,7 +98,7 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
     key = ".".join(parents)
     # A wrong class is blamed on the file that names it, not on one that adds arguments.
     blamed = f"{key}.class_path" if "class_path" in reason or "attribute" in reason else key
-    return f"{_where(blamed, configuration, flags).removesuffix('.class_path')}: {reason}"
+    return f"{where(blamed, configuration, flags).removesuffix('.class_path')}: {reason}"
 
 
 def refuse_linked(configuration: Configuration) -> None:
@@ -119,7 +119,7 @@ def _without_value(flags: Sequence[str]) -> str:
     )
 
 
-def _where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
+def where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
     """The flag or the file that gave a key."""
     names = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
     short = _short(key).removesuffix(".class_path")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import lightning as L
 from jsonargparse import set_parsing_settings
 
-from lit_llm.commands.fit import RunCLI, adopt_checkpoint, quiet_libraries
+from lit_llm.commands.fit import RunCLI, adopt_checkpoint
+from lit_llm.commands.launch import settle
 from lit_llm.commands.parser import explained_errors, merged_file, read, refuse_linked
+from lit_llm.commands.quiet import quiet_libraries
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -16,6 +18,7 @@ def run(command: str, arguments: list[str]) -> None:
     configuration, flags = read(arguments)
     refuse_linked(configuration)
     adopt_checkpoint(configuration, flags)
+    settle(configuration, flags)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
         PrepareCLI(args=["fit", *config, *flags])
 

@@ -1,0 +1,52 @@
+"""`trainer.precision: auto`: the numbers that suit the device and the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
+
+AMX_PAYS_FROM = 256  # d_model; measured: 4.2M parameters at this width 1.6 times as fast, 0.85M 0.7
+
+
+def device_kind(accelerator: str) -> str:
+    """What Lightning's Trainer makes of `trainer.accelerator`: cpu, cuda, mps or another name.
+
+    `auto` and `gpu` look at the machine, in Lightning's order; `gpu` stays where there is none.
+    """
+    kinds: dict[str, type[Any]] = {
+        "tpu": XLAAccelerator,
+        "mps": MPSAccelerator,
+        "cuda": CUDAAccelerator,
+    }
+    if accelerator == "gpu":
+        kinds.pop("tpu")
+    elif accelerator != "auto":
+        return accelerator
+    there = [kind for kind, device in kinds.items() if device.is_available()]
+    return there[0] if there else ("cpu" if accelerator == "auto" else accelerator)
+
+
+def auto_precision(kind: str, d_model: int | None) -> tuple[str, str]:
+    """Choose a precision.
+
+    Args:
+        kind: of device, see `device_kind`
+        d_model: width of the network; None: whatever its default is, which is small
+
+    Returns:
+        The precision and the reason, in a few words.
+    """
+    if kind == "cuda" and torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", f"{name} computes in bfloat16"
+        return "32-true", f"{name} has no bfloat16; 16-mixed is faster, with a scaled loss"
+    if kind != "cpu":
+        return "32-true", f"safe on every {kind} device"
+    if not torch.cpu._is_amx_tile_supported():
+        return "32-true", "a CPU without AMX is slower in bfloat16"
+    if (d_model or 0) < AMX_PAYS_FROM:
+        return "32-true", f"AMX pays from d_model={AMX_PAYS_FROM} on"
+    return "bf16-mixed", "a CPU with AMX"
