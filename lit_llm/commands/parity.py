@@ -2,7 +2,8 @@
 
 Each row is a run of its own, started as a user would start it, and its losses and gradient norms
 are compared with those of one process in float32. Rows in float32 must agree with it up to the
-order of additions. Rows in bfloat16 may be as far from it as twice what one process in bfloat16 is.
+order of additions. The losses of rows in bfloat16 may be twice as far from it as those of one
+process in bfloat16.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ class Outcome:
     loss_bound: float
     grad_norm: float
     """Largest relative difference of a step's gradient norm"""
-    grad_norm_bound: float
+    grad_norm_bound: float | None
+    """None in bfloat16: after some steps the norm of one batch is a throw of dice. That a single
+    gradient is as near as one process's is tested in tests/training/test_strategy.py."""
 
     @property
     def within(self) -> bool:
         """Whether both are inside their bounds; NaN is not."""
-        return self.loss <= self.loss_bound and self.grad_norm <= self.grad_norm_bound
+        bound = self.grad_norm_bound
+        return self.loss <= self.loss_bound and (bound is None or self.grad_norm <= bound)
 
 
 TRUTH = Row("single", 1, "32-true")
@@ -111,6 +115,11 @@ def run(command: str, arguments: list[str]) -> None:
                     curves[needed.name] = _train(needed, options, Path(folder), devices > 0)
             outcomes.append(compare(row, curves))
     console.print(_table(outcomes))
+    console.print(
+        "The largest difference of a step: of the loss in nats per token, of grad_norm relative.\n"
+        "The bound of a bf16 row is twice the difference of one process in bf16.",
+        highlight=False,
+    )
     for line in missing:
         console.print(f"not run: {line}", highlight=False)
     if options.out:
@@ -124,23 +133,23 @@ def run(command: str, arguments: list[str]) -> None:
 def compare(row: Row, curves: dict[str, Curve]) -> Outcome:
     """Hold a row's curve against those that decide its bounds."""
     truth = curves[TRUTH.name]
-    loss, norm = _distance(curves[row.name], truth)
+    losses, norms = differences(curves[row.name], truth)
     if row.reference is None:
-        return Outcome(row.name, loss, LOSS_BOUND, norm, NORM_BOUND)
-    own_loss, own_norm = _distance(curves[Row("single", 1, row.reference).name], truth)
-    return Outcome(row.name, loss, ROUNDING * own_loss, norm, ROUNDING * own_norm)
+        return Outcome(row.name, largest(losses), LOSS_BOUND, largest(norms), NORM_BOUND)
+    own_losses, _ = differences(curves[Row("single", 1, row.reference).name], truth)
+    return Outcome(row.name, largest(losses), ROUNDING * largest(own_losses), largest(norms), None)
 
 
-def _distance(curve: Curve, truth: Curve) -> tuple[float, float]:
+def differences(curve: Curve, truth: Curve) -> tuple[list[float], list[float]]:
+    """Of each step's loss, in nats per token, and of its gradient norm, relative."""
     if len(curve) != len(truth):
         raise ValueError(f"a run of {len(truth)} steps logged {len(curve)}: see its output above")
     pairs = list(zip(curve, truth, strict=True))
-    return _largest(a[0] - b[0] for a, b in pairs), _largest(a[1] / b[1] - 1 for a, b in pairs)
+    return [abs(a[0] - b[0]) for a, b in pairs], [abs(a[1] / b[1] - 1) for a, b in pairs]
 
 
-def _largest(differences: Iterator[float]) -> float:
+def largest(sizes: list[float]) -> float:
     """NaN if there is one: max() would pass over it."""
-    sizes = [abs(difference) for difference in differences]
     return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
@@ -217,14 +226,13 @@ def _last_words(stderr: str) -> str:
 
 
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table(
-        title="Largest distance of any step to one process in float32", title_justify="left"
-    )
+    table = Table(title="Distance to one process in float32", title_justify="left")
     table.add_column("row", no_wrap=True)
     for name in ("loss", "bound", "grad_norm", "bound", ""):
         table.add_column(name, justify="right")
     for o in outcomes:
         numbers = (o.loss, o.loss_bound, o.grad_norm, o.grad_norm_bound)
         verdict = "ok" if o.within else "OUT"
-        table.add_row(o.row, *(f"{number:.1e}" for number in numbers), verdict)
+        shown = ("-" if number is None else f"{number:.1e}" for number in numbers)
+        table.add_row(o.row, *shown, verdict)
     return table

@@ -28,7 +28,8 @@ def test_float32_is_held_to_absolute_losses_and_relative_norms():
 def test_bfloat16_may_be_twice_as_far_as_one_process():
     near = compare(Row("fsdp", 2, "bf16-mixed"), CURVES)
     assert (near.loss, near.loss_bound) == (pytest.approx(0.02), pytest.approx(0.02))
-    assert (near.grad_norm, near.grad_norm_bound) == (pytest.approx(0.01), pytest.approx(0.04))
+    assert near.within
+    assert near.grad_norm == pytest.approx(0.01)
     assert not compare(Row("ddp", 2, "bf16-mixed"), CURVES).within
 
 
