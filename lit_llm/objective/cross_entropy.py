@@ -57,7 +57,7 @@ class _VocabularyParallel(torch.autograd.Function):
         return ((sum_N.log() - target_N) * (targets_N != IGNORE)).sum()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         probability_NV, targets_N, is_mine_N, column_N = ctx.saved_tensors
         gradient_NV = probability_NV * (targets_N != IGNORE)[:, None]
         # IGNORE is no id of any device, so its row is not touched here

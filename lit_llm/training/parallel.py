@@ -100,17 +100,15 @@ def shard(gpt: GPT, sharding: Sharding) -> None:
     alone = mesh[SHARD].size() * mesh[REPLICATE].size() == 1
     if alone and mesh[TENSOR].size() > 1 and sharding.param_dtype is None:
         return  # the group that splits the matrices holds all of them; FSDP2 would only copy
-    options = {
-        "mesh": mesh[REPLICATE, SHARD] if mesh[REPLICATE].size() > 1 else mesh[SHARD],
-        "mp_policy": MixedPrecisionPolicy(
-            param_dtype=sharding.param_dtype,
-            reduce_dtype=torch.float32 if sharding.param_dtype else None,
-            cast_forward_inputs=False,  # RoPE's tables are inputs of a block and stay float32
-        ),
-    }
+    among = mesh[REPLICATE, SHARD] if mesh[REPLICATE].size() > 1 else mesh[SHARD]
+    precision = MixedPrecisionPolicy(
+        param_dtype=sharding.param_dtype,
+        reduce_dtype=torch.float32 if sharding.param_dtype else None,
+        cast_forward_inputs=False,  # RoPE's tables are inputs of a block and stay float32
+    )
     for block in gpt.blocks:
-        fully_shard(block, **options)
-    fully_shard(gpt, **options)
+        fully_shard(block, mesh=among, mp_policy=precision)
+    fully_shard(gpt, mesh=among, mp_policy=precision)
 
 
 def allocate(gpt: GPT, device: torch.device) -> None:
@@ -123,16 +121,18 @@ def allocate(gpt: GPT, device: torch.device) -> None:
     if gpt.config.tie_embeddings:
         gpt.lm_head.weight = gpt.embed.weight
     for module in gpt.modules():
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if isinstance(module, GPT | nn.Embedding) or not any(x.dim() < 2 for x in own):
-            continue
-        if not hasattr(module, "reset_parameters"):
+        is_vector = [parameter.dim() < 2 for parameter in module.parameters(recurse=False)]
+        has_buffers = next(module.buffers(recurse=False), None) is not None
+        if isinstance(module, GPT) or not (any(is_vector) or has_buffers):
+            continue  # matrices are initialized by their names; GPT tabulates RoPE again by itself
+        reset: Callable[[], object] | None = getattr(module, "reset_parameters", None)
+        if reset is None:
             raise ValueError(
-                f"{type(module).__name__} has parameters that are no matrices, and a sharded "
-                "network is built without values:\ngive it a method reset_parameters() that sets "
-                "them, as torch.nn's modules have"
+                f"{type(module).__name__} has parameters that are no matrices, or buffers, and a "
+                "sharded network is built without values:\ngive it a method reset_parameters() "
+                "that sets them, as torch.nn's modules have"
             )
-        module.reset_parameters()
+        reset()
 
 
 @torch.no_grad()

@@ -100,7 +100,16 @@ class Scaled(SwiGLU):
         self.scale = nn.Parameter(torch.full((1,), 0.1))
 
 
-def test_values_that_would_be_lost_are_refused():
-    gpt = skeleton(GPTConfig(vocab_size=V, n_layer=1, d_model=12, n_head=3, mlp=Scaled))
-    with pytest.raises(ValueError, match="Scaled has parameters that are no matrices"):
+class Windowed(SwiGLU):
+    """A user's part with a table."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.register_buffer("window_TS", torch.ones(3, 3).tril())
+
+
+@pytest.mark.parametrize("part", [Scaled, Windowed])
+def test_values_that_would_be_lost_are_refused(part):
+    gpt = skeleton(GPTConfig(vocab_size=V, n_layer=1, d_model=12, n_head=3, mlp=part))
+    with pytest.raises(ValueError, match=f"{part.__name__} has parameters that are no matrices"):
         allocate(gpt, torch.device("cpu"))
