@@ -16,8 +16,8 @@ ALLOWED = {
     "checkpoint": {"model", "tokenizer"},
     "evaluation": {"model", "checkpoint", "generation", "tokenizer"},
     "training": {"model", "data", "objective", "optim", "checkpoint", "generation", "tokenizer"},
-    "callbacks": {"training", "generation", "model", "data", "checkpoint"},
-    "planning": {"model", "data", "objective", "optim", "training", "callbacks", "tokenizer"},
+    "callbacks": {"training", "generation", "model", "data", "checkpoint", "planning"},
+    "planning": {"model", "data", "objective", "optim", "training"},
     "commands": {"training", "callbacks", "checkpoint", "generation", "data", "objective"}
     | {"planning", "tokenizer"},
     "cli.py": {"commands"},

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lit_llm.callbacks.csv_log import read_rows
 from lit_llm.callbacks.curves import draw
 from lit_llm.callbacks.page import page, write_page
-from lit_llm.callbacks.peak_flops import device_name
 from lit_llm.callbacks.samples import SAMPLES_FILE, read_samples
+from lit_llm.planning.peak_flops import device_name
 
 CARD_FILE = "data_card.json"
 ENVIRONMENT_FILE = "environment.json"

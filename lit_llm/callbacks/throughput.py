@@ -14,11 +14,11 @@ import lightning as L
 import torch
 
 from lit_llm.callbacks.csv_log import CSVLog
-from lit_llm.callbacks.peak_flops import device_name, measured_cpu_flops, peak_bf16_flops
 from lit_llm.callbacks.peak_memory import peak_memory
 from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.units import clock, short, teraflops
 from lit_llm.model.size import flops_per_token
+from lit_llm.planning.peak_flops import device_name, measured_cpu_flops, peak_bf16_flops
 
 
 class Throughput(L.Callback):

@@ -89,6 +89,10 @@ def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
     flags += ["--model.init_from", str(folder)]
 
 
+class RunParser(Parser, LightningArgumentParser):
+    """The same for LightningCLI."""
+
+
 class RunCLI(LightningCLI):
     """A run is a folder: checkpoints/<run>/ holds what it writes and says whether it exists."""
 
@@ -100,7 +104,7 @@ class RunCLI(LightningCLI):
             TextData,
             subclass_mode_data=True,
             save_config_callback=None,
-            parser_class=Parser,
+            parser_class=RunParser,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1337,
             auto_configure_optimizers=False,

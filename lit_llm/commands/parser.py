@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser
 
 from lit_llm.commands.compose import Configuration
 
@@ -21,8 +21,8 @@ class ParseError(ValueError):
     """What jsonargparse found wrong, in its own many lines."""
 
 
-class Parser(LightningArgumentParser):
-    """LightningCLI's parser; it raises where others print their usage and exit."""
+class Parser(ArgumentParser):
+    """A parser that raises where others print their usage and exit."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # --trainer.max_step is a mistake, not a short way to say max_steps

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
 AMX_PAYS_FROM = 256  # d_model; measured: 4.2M parameters at this width 1.6 times as fast, 0.85M 0.7
 
@@ -15,6 +14,8 @@ def device_kind(accelerator: str) -> str:
 
     `auto` and `gpu` look at the machine, in Lightning's order; `gpu` stays where there is none.
     """
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
+
     kinds: dict[str, type[Any]] = {
         "tpu": XLAAccelerator,
         "mps": MPSAccelerator,

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_llm.callbacks.progress import Progress
-from lit_llm.commands.fit import quiet_libraries
-from lit_llm.commands.parser import Parser, explained_errors, merged_file, read
+from lit_llm.commands.fit import RunParser, quiet_libraries
+from lit_llm.commands.parser import explained_errors, merged_file, read
 from lit_llm.data.module import PromptData
 from lit_llm.generation.sampling import Sampling
 from lit_llm.training.predictor import Answer, Predictor
@@ -49,7 +49,7 @@ class PredictCLI(LightningCLI):
             Predictor,
             PromptData,
             save_config_callback=None,
-            parser_class=Parser,
+            parser_class=RunParser,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1337,
             auto_configure_optimizers=False,

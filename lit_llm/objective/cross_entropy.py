@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
 
 from lit_llm.data.batch import IGNORE
 
@@ -20,10 +19,14 @@ def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         logits_NV: float32; under tensor parallelism a DTensor that is split by vocabulary
         targets_N: int64 token ids, the same on all devices that share the logits
     """
-    if not isinstance(logits_NV, DTensor):
+    if not hasattr(logits_NV, "placements"):  # no DTensor, whose import takes a second
         return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
-    assert logits_NV.placements == (Shard(1),)
+    return _of_parts(logits_NV, targets_N)
+
+
+def _of_parts(logits_NV: Any, targets_N: Tensor) -> Tensor:
     mesh = logits_NV.device_mesh
+    assert all(placement.is_shard(1) for placement in logits_NV.placements)
     first_id = mesh.get_local_rank() * (logits_NV.size(1) // mesh.size())
     return _VocabularyParallel.apply(logits_NV.to_local(), targets_N, first_id, mesh.get_group())
 

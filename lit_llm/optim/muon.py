@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 # Coefficients of the quintic iteration that Jordan et al. tuned for speed, not for convergence:
@@ -102,10 +101,12 @@ class Muon(Optimizer):
         parameter.addcdiv_(mean, denominator, value=-group["lr"] / (1 - beta_1**step))
 
 
-def _orthogonal(update: Tensor, steps: int) -> Tensor:
+def _orthogonal(update: Any, steps: int) -> Tensor:
     """`orthogonalize`, for a matrix of which each device holds a part too."""
-    if not isinstance(update, DTensor):
+    if not hasattr(update, "placements"):  # no DTensor, whose import takes a second
         return orthogonalize(update, steps)
+    from torch.distributed.tensor import DTensor, Replicate
+
     mesh = update.device_mesh
     whole = orthogonalize(update.full_tensor(), steps)
     whole = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)

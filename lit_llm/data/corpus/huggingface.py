@@ -6,14 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lit_llm.data.corpus.base import Bad, Conversation, Corpus, Text, Unit
 from lit_llm.data.corpus.conversations import conversation
 from lit_llm.data.corpus.jsonl import text_field
-
-if TYPE_CHECKING:
-    import datasets
 
 ROWS_PER_UNIT = 20_000
 
@@ -130,7 +127,7 @@ class RowsUnit(Unit):
     """Rows start to stop - 1 of a data set on the disk; pickles as the paths of its files."""
 
     label: str
-    data: datasets.Dataset
+    data: Any  # a datasets.Dataset
     start: int
     stop: int
     field: str | None
@@ -166,7 +163,7 @@ class StreamUnit(Unit):
     """One of the files that a stream reads."""
 
     label: str
-    data: datasets.IterableDataset
+    data: Any  # a datasets.IterableDataset
     index: int
     shards: int
     state: str

@@ -3,7 +3,7 @@ from time import perf_counter
 import pytest
 import torch
 
-from lit_llm.callbacks.peak_flops import device_name, measured_cpu_flops, peak_bf16_flops
+from lit_llm.planning.peak_flops import device_name, measured_cpu_flops, peak_bf16_flops
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_slow_kernel_does_not_hold_the_run_up(monkeypatch):
         sizes.append(a.size(0))
         now[0] += 2 * a.size(0) ** 3 / 3e9  # 3 GFLOP/s: bfloat16 on a CPU without it
 
-    monkeypatch.setattr("lit_llm.callbacks.peak_flops.perf_counter", lambda: now[0])
+    monkeypatch.setattr("lit_llm.planning.peak_flops.perf_counter", lambda: now[0])
     monkeypatch.setattr(torch, "mm", slow)
     assert measured_cpu_flops(torch.float32) == pytest.approx(3e9)
     assert now[0] - 100 < 0.4
