@@ -58,6 +58,12 @@ def build(
     with torch.device("meta") if sharding else nullcontext():
         gpt = GPT(config)
     if sharding and sharding.mesh[TENSOR].size() > 1:
+        if compile:
+            # torch 2.13: the backward pass of what is split loses its DTensors at a compiled block
+            raise ValueError(
+                "model.compile=true with tensor parallelism: torch cannot compile blocks that are "
+                "split yet.\nGive --model.compile false, or a trainer file without it"
+            )
         split_matrices(gpt, sharding.mesh[TENSOR])
     checkpoint_activations(gpt, activation_checkpointing)
     if compile:

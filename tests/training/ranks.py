@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from contextlib import nullcontext
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -81,6 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "chunks": {"chunk_tokens": 3},
     "checkpointing": {"activation_checkpointing": 2},
     "compiled": {"compile": True},
+    "compiled-checkpointing": {"compile": True, "activation_checkpointing": 1},
     "adamw": {"optimizer": adamw, "steps": 4},
     "muon": {"optimizer": muon, "steps": 3},
     "bf16-mixed": {"precision": "bf16-mixed"},
@@ -190,6 +193,7 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
     options = settings.get("strategy", {}) if mesh not in ("single", "ddp") else {}
     config = GPTConfig(**SIZES | settings.get("gpt", {}))
     watch = Watch()
+    counters.clear()
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             accelerator="cpu",
@@ -215,7 +219,9 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
             activation_checkpointing=settings.get("activation_checkpointing", 0),
         )
         module.objective.chunk_tokens = settings.get("chunk_tokens", 8192)
-        with CountReductions() as reductions:
+        # Nothing is compiled while such a mode looks on.
+        reductions = CountReductions()
+        with nullcontext() if module.compile_blocks else reductions:
             trainer.fit(module, Data(accumulate))
     return {
         "losses": watch.losses,
@@ -225,6 +231,7 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
         "gradient": watch.gradient,  # of the last step, after clipping
         "own": watch.own,
         "reductions": reductions.count,
+        "graphs": counters["stats"]["unique_graphs"],
     }
 
 

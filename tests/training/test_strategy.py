@@ -15,11 +15,12 @@ SCRIPT = Path(__file__).with_name("ranks.py")
 TWO = ("ddp", "fsdp", "fsdp@4", "fsdp+each", "fsdp+clip-value", "fsdp+muon", "tp", "tp+clip")
 TWO += ("tp+tied", "tp+chunks", "tp+checkpointing", "tp+bf16-params")
 TWO_SLOW = ("ddp+clip", "fsdp+clip", "fsdp+tied", "fsdp+chunks", "fsdp+checkpointing")
-TWO_SLOW += ("fsdp+compiled", "tp+compiled", "tp+muon", "tp+clip-value", "tp+own-part")
+TWO_SLOW += ("fsdp+compiled", "tp+muon", "tp+clip-value", "tp+own-part")
 TWO_SLOW += ("fsdp+own-part", "tp@4", "fsdp+bf16-mixed", "fsdp+bf16-true", "fsdp+bf16-params")
+TWO_SLOW += ("fsdp+compiled-checkpointing",)
 TWO_SLOW += ("tp+bf16-mixed", "tp+bf16-true", "ddp+bf16-mixed")
 FOUR = ("2d", "hsdp", "fsdp", "2d@4", "2d+clip", "2d+clip-value", "2d+tied", "2d+muon")
-FOUR += ("2d+checkpointing", "2d+compiled", "2d+own-part", "2d+bf16-params", "hsdp+clip")
+FOUR += ("2d+checkpointing", "2d+own-part", "2d+bf16-params", "hsdp+clip", "hsdp+compiled")
 EIGHT = ("3d", "3d+clip")
 ROUNDED = "bf16"
 
@@ -94,6 +95,7 @@ def assert_near_training(found: dict, rounded: dict, exact: dict) -> None:
 
 def check(case: str, results: dict, single) -> None:
     variant = case.partition("@")[0].partition("+")[2]
+    assert bool(results[case]["graphs"]) == ("compiled" in variant)
     if ROUNDED in variant:
         # bf16-params: one process knows no such thing; activations are rounded as in bf16-true
         same = variant.replace("bf16-params", "bf16-true")

@@ -1,7 +1,9 @@
 import pytest
+import torch
 from torch import nn
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.training.parallel import Sharding, build
 from lit_llm.training.tensor_parallel import check_divisible, part_styles
 
 SIZES = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_head": 6, "n_kv_head": 2, "d_ff": 20}
@@ -25,6 +27,22 @@ def test_sizes_that_do_not_split_are_refused(sizes, devices, message):
 
 def test_sizes_that_split_are_accepted():
     check_divisible(GPTConfig(**SIZES), 2)
+
+
+class TwoDevices:
+    """A mesh, as far as it is looked at before anything is split."""
+
+    def __getitem__(self, name: str) -> "TwoDevices":
+        return self
+
+    def size(self) -> int:
+        return 2
+
+
+def test_blocks_that_are_split_are_not_compiled():
+    sharding = Sharding(TwoDevices(), torch.device("cpu"))
+    with pytest.raises(ValueError, match="torch cannot compile blocks that are split"):
+        build(GPTConfig(**SIZES), sharding, compile=True)
 
 
 def test_a_part_that_does_not_say_how_it_is_split_is_refused():
