@@ -47,7 +47,7 @@ def launch(processes: int, folder: Path, cases: tuple[str, ...]) -> dict[str, di
     results = folder / "results.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), str(SCRIPT), str(results), *cases]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return torch.load(results)
 
@@ -110,12 +110,14 @@ def test_two_processes_train_as_one(case, two, single):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first one waits for all, and two are compiled
 @pytest.mark.parametrize("case", TWO_SLOW)
 def test_two_processes_train_as_one_in_other_ways_too(case, two_slow, single):
     check(case, two_slow, single)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", FOUR)
 def test_four_processes_train_as_one(case, four, single):
     check(case, four, single)
