@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_llm.commands.compose import Configuration
+from lit_llm.commands.compose import Configuration, merge
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -99,6 +99,13 @@ def test_a_recipe_parses_with_every_trainer_file(cli, trainer, recipe):
     if trainer.stem not in ("cpu", "gpu"):
         assert {given[key] for key in ("accelerator", "devices", "precision")} == {"auto"}
         assert "num_nodes" not in given  # the launcher knows
+
+
+@pytest.mark.parametrize("later", files("trainer"), ids=name)
+@pytest.mark.parametrize("earlier", files("trainer"), ids=name)
+def test_the_later_of_two_trainer_files_wins_whole(earlier, later):
+    first, second = (yaml.safe_load(path.read_text())["trainer"] for path in (earlier, later))
+    assert merge(first, second) == second
 
 
 @pytest.mark.parametrize("path", files("precision"), ids=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import re
 import signal
@@ -85,6 +86,9 @@ class Together(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size == 1:
             return
+        # NCCL's own watchdog aborts a process that waits too long, and raises nothing.
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
         timeout = getattr(trainer.strategy, "_timeout", None)
         self._group = dist.new_group(backend="gloo", timeout=timeout)
         self._sigterm, self._asked = False, None

@@ -50,7 +50,14 @@ from lit_llm.checkpoint.training_state import (
     write_training,
 )
 
-__all__ = ["OneRank", "ProcessGroupRanks", "Ranks", "load_distributed", "save_distributed"]
+__all__ = [
+    "OneRank",
+    "ProcessGroupRanks",
+    "Ranks",
+    "load_distributed",
+    "save_distributed",
+    "verify_together",
+]
 
 
 def save_distributed(checkpoint: Mapping[str, Any], path: str | Path, ranks: Ranks) -> None:
@@ -133,7 +140,7 @@ def load_distributed(
             same on every process.
     """
     folder = Path(ranks.broadcast(path))
-    _verify_together(folder, ranks)
+    verify_together(folder, ranks)
     checkpoint: dict[str, Any] = {}
     together(ranks, lambda: checkpoint.update(_read(folder, weights, parameters)))
     return checkpoint
@@ -156,7 +163,7 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
     return training, named
 
 
-def _verify_together(folder: Path, ranks: Ranks) -> None:
+def verify_together(folder: Path, ranks: Ranks) -> None:
     """As `manifest.verify`, each process reading some of the files."""
     files = on_first(ranks, lambda: manifest.listed(folder))
     load, mine = [0] * ranks.size, {}

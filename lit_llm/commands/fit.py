@@ -49,6 +49,7 @@ TRAINER_DEFAULTS = {
     "max_epochs": -1,  # the data is endless: max_steps ends a run
     "use_distributed_sampler": False,  # it would shuffle what our order has fixed
     "num_sanity_val_steps": 0,
+    "inference_mode": False,  # FSDP2 cannot train with weights that were first gathered in it
     "check_val_every_n_epoch": None,  # there are no epochs: val_check_interval counts steps
     "log_every_n_steps": 10,
     "enable_model_summary": False,

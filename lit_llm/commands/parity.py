@@ -84,12 +84,16 @@ ROWS = [
     *(Row("ddp", 2, precision) for precision in ("32-true", "bf16-mixed", "bf16-true")),
     Row("fsdp", 1, "32-true"),
     *(Row("fsdp", 2, p) for p in ("32-true", "bf16-mixed", "bf16-true", "fsdp-bf16")),
-    *(Row("tp", 2, precision) for precision in ("32-true", "bf16-mixed", "bf16-true")),
+    *(Row("tp", 2, p) for p in ("32-true", "bf16-mixed", "bf16-true", "fsdp-bf16")),
     *(Row("fsdp-tp", 4, p) for p in ("32-true", "bf16-mixed", "bf16-true", "fsdp-bf16")),
-    Row("hsdp", 4, "32-true"),
+    *(Row("hsdp", 4, p) for p in ("32-true", "bf16-mixed", "bf16-true", "fsdp-bf16")),
 ]
 # A GPU is waiting to be used by compiled blocks, and FSDP2 on one device is a path of its own.
-GPU_ROWS = [Row("single", 1, "compiled"), Row("fsdp", 1, "bf16-mixed"), Row("fsdp", 1, "fsdp-bf16")]
+GPU_ROWS = [
+    Row("single", 1, "compiled"),
+    *(Row(trainer, n, "16-mixed") for trainer, n in (("single", 1), ("ddp", 2))),
+    *(Row("fsdp", 1, precision) for precision in ("bf16-mixed", "fsdp-bf16")),
+]
 
 Curve = list[tuple[float, float]]
 """(loss, gradient norm) of every step."""
@@ -99,7 +103,7 @@ def run(command: str, arguments: list[str]) -> None:
     """Run parity; exits with 1 if a row is out of its bounds."""
     options = _options(arguments)
     console = Console()
-    devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     rows = _chosen(ROWS + GPU_ROWS * (devices > 0), options.only)
     outcomes: list[Outcome] = []
     missing: list[str] = []
@@ -201,6 +205,10 @@ def _train(row: Row, options: argparse.Namespace, folder: Path, gpu: bool) -> Cu
     command += ["--trainer.log_every_n_steps=1", "--trainer.limit_val_batches=0"]
     command += ["--samples.n_prompts=0", "--model.gpt.dropout=0", *options.flags]
     command += [f"--model.compile={str(row.precision == 'compiled').lower()}"]
+    if row.precision == "16-mixed":
+        command += ["--model.optimizer.init_args.fused=false"]
+    if not gpu:
+        command += ["--trainer.accelerator=cpu"]  # auto would be an Apple GPU
     finished = subprocess.run(command, capture_output=True, text=True, env=_environment(row))
     if finished.returncode:
         raise ValueError(f"{row.name} did not train: {_last_words(finished.stderr)}")

@@ -140,6 +140,7 @@ def _run_of(config: Namespace, options: Options) -> Run:
         precision=_precision(str(trainer.precision), device, gpt.d_model),
         param_dtype=getattr(torch, param_dtype) if param_dtype else None,
         activation_checkpointing=int(model.activation_checkpointing),
+        compile=bool(model.compile),
         special={name: id for id, name in enumerate(SPECIAL)},
     )
     return Run(

@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 10  # for the first process to fail too; imports differ by a 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
     """The number of this process in its run, as torchrun, SLURM or Lightning gave it."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # a shell of srun's passes on its own
         if name in environment:
             return int(environment[name])
     return 0

@@ -46,14 +46,18 @@ def refuse_early(trainer: Namespace) -> None:
             "give 32-true or bf16-mixed"
         )
     strategy = trainer["strategy"]
-    if (
-        precision in ("16-mixed", "16")
-        and isinstance(strategy, Namespace)
-        and shards(strategy["class_path"])
-    ):
+    if not (isinstance(strategy, Namespace) and shards(strategy["class_path"])):
+        return
+    if precision in ("16-mixed", "16"):
         raise ValueError(
             f"trainer.precision={precision} does not work with a strategy that shards: "
             "give bf16-mixed or 32-true, or use -c configs/trainer/ddp.yaml"
+        )
+    param_dtype = strategy.get("init_args", Namespace()).get("param_dtype")
+    if param_dtype is not None and precision != "32-true":
+        raise ValueError(
+            f"param_dtype={param_dtype} with trainer.precision={precision}: both say what is "
+            "computed in. Give --trainer.precision 32-true with it, or leave it out"
         )
 
 

@@ -17,13 +17,16 @@ class Choice:
     reason: str
     param_dtype: bool = False
     """gather weights in bfloat16, where bf16-mixed would keep whole copies of them"""
+    eager: bool = False
+    """do not compile, where the recipe would"""
 
     @property
     def arguments(self) -> list[str]:
         """What to add after `-c configs/trainer/...`."""
         precision = ["-c configs/precision/fsdp-bf16.yaml"] if self.param_dtype else []
         flag = "--trainer.strategy.reduce_each_micro_batch true"
-        return precision + ([flag] if self.spread.reduce_each_micro_batch else [])
+        eager = ["--model.compile false"] if self.eager else []
+        return precision + ([flag] if self.spread.reduce_each_micro_batch else []) + eager
 
     @property
     def described(self) -> str:

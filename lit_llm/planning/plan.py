@@ -185,6 +185,8 @@ class _Planner:
             leaner = job
             if choice.param_dtype:
                 leaner = replace(job, precision="32-true", param_dtype=torch.bfloat16)
+            if choice.spread.tensor > 1 and job.compile:
+                choice, leaner = replace(choice, eager=True), replace(leaner, compile=False)
             try:
                 rows = self.largest(choice.spread, leaner)
             except ValueError:  # a size does not split over so many devices

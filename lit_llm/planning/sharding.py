@@ -31,6 +31,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.size import skeleton
 from lit_llm.planning.ledger import Bytes, Phases
 from lit_llm.planning.trace import STEP, Job
+from lit_llm.training.divisible import check_divisible
 
 TWO_INPUTS = 2  # of a block are gathered over the tensor-parallel group: attention's and the MLP's
 
@@ -59,21 +60,12 @@ def local_job(job: Job, tensor: int) -> Job:
     """What one device of a tensor-parallel group computes.
 
     Raises:
-        ValueError: a size does not split over the group.
+        ValueError: a size or setting does not split over the group.
     """
     gpt = job.gpt
     if tensor == 1:
         return job
-    sizes = {
-        "n_head": gpt.n_head,
-        "n_kv_head": gpt.kv_heads,
-        "d_ff": gpt.ff_dim,
-        "data.seq_len": job.seq_len,
-        "the padded vocabulary": gpt.padded_vocab_size,
-    }
-    for name, size in sizes.items():
-        if size % tensor:
-            raise ValueError(f"{name}={size} does not split over tensor_parallel={tensor} devices")
+    check_divisible(gpt, tensor, compile=job.compile)
     split = replace(
         gpt,
         n_head=gpt.n_head // tensor,

@@ -53,6 +53,8 @@ class Job:
     """what FSDP2 gathers and computes in, if not in the type of the weights"""
     activation_checkpointing: int = 0
     """every how many blocks only the input is kept; 0: none"""
+    compile: bool = False
+    """what it saves is not planned; tensor parallelism refuses it"""
     special: Mapping[str, int] = field(default_factory=dict)
     """ids of control tokens, for the objective"""
 

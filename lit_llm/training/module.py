@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -21,9 +22,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_llm.checkpoint.bundle import MODEL, check_weights
 from lit_llm.checkpoint.find import resolve
-from lit_llm.checkpoint.manifest import verify
 from lit_llm.checkpoint.plain import gpt_to_plain, part_to_plain
+from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks, together
 from lit_llm.checkpoint.reader import Reader
+from lit_llm.checkpoint.sharded_io import verify_together
 from lit_llm.data.batch import Batch
 from lit_llm.data.module import TextData
 from lit_llm.model.config import GPTConfig
@@ -120,12 +122,17 @@ class LitLLM(L.LightningModule):
     @torch.no_grad()
     def _take_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint, of which each process reads its own part."""
-        assert self.gpt is not None
-        verify(folder)
-        reader = Reader(folder)
-        check_weights(self.gpt, reader.skeleton())
-        for name, target in self.gpt.state_dict().items():
-            target.copy_(reader.read_like(MODEL + name, target))
+        state = cast(GPT, self.gpt).state_dict()
+
+        def read() -> None:
+            reader = Reader(folder)
+            check_weights(state, reader.skeleton())
+            for name, target in state.items():
+                target.copy_(reader.read_like(MODEL + name, target))
+
+        ranks = ProcessGroupRanks() if dist.is_initialized() else OneRank()
+        verify_together(folder, ranks)
+        together(ranks, read)
 
     def setup(self, stage: str) -> None:
         self._data.seed = self.seed
@@ -206,7 +213,7 @@ class LitLLM(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Make the gradient that of the mean over the step's valid tokens, then clip it."""
-        valid_tokens = self._dp_sum(self.train_meter.tokens.detach().clone())
+        valid_tokens = self._dp_sum(self.train_meter.tokens)
         self.train_meter.grad_norm = normalize_and_clip(
             optimizer,
             factor=self._data.nominal_tokens_per_step / valid_tokens.clamp(min=1),
@@ -295,6 +302,8 @@ class LitLLM(L.LightningModule):
 
     def _dp_sum(self, value: Tensor) -> Tensor:
         """Sum over the ranks that see different data."""
-        total = cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="sum"))
+        total = value.clone()
+        if dist.is_initialized():  # not strategy.reduce, which waits for the device at a barrier
+            dist.all_reduce(total)
         # With tensor parallelism each value has been added once by every device that shares it.
         return total * self._data.dp_size / self.trainer.world_size

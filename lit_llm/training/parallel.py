@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.training.divisible import check_divisible
 from lit_llm.training.tensor_parallel import split_matrices
 
 REPLICATE, SHARD, TENSOR = "replicate", "shard", "tensor"
@@ -55,15 +56,12 @@ def build(
     Raises:
         ValueError: the network cannot be split as asked for.
     """
+    tensor = sharding.mesh[TENSOR].size() if sharding else 1
+    if tensor > 1:
+        check_divisible(config, tensor, compile=compile)
     with torch.device("meta") if sharding else nullcontext():
         gpt = GPT(config)
-    if sharding and sharding.mesh[TENSOR].size() > 1:
-        if compile:
-            # torch 2.13: the backward pass of what is split loses its DTensors at a compiled block
-            raise ValueError(
-                "model.compile=true with tensor parallelism: torch cannot compile blocks that are "
-                "split yet.\nGive --model.compile false, or a trainer file without it"
-            )
+    if sharding and tensor > 1:
         split_matrices(gpt, sharding.mesh[TENSOR])
     checkpoint_activations(gpt, activation_checkpointing)
     if compile:

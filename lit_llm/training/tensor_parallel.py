@@ -35,7 +35,6 @@ from torch.distributed.tensor.parallel import (
 )
 
 from lit_llm.model.attention import GroupedQueryAttention
-from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.mlp import SwiGLU
 
@@ -53,40 +52,12 @@ SPLITS: dict[type, dict[str, str]] = {
 POSITIONS = 1  # dimension T of (B, T, D): where the residual stream is split
 
 
-def check_divisible(config: GPTConfig, devices: int) -> None:
-    """Refuse sizes that do not split evenly.
-
-    Raises:
-        ValueError: names the first such size.
-    """
-    sizes = {
-        "n_head": config.n_head,
-        "n_kv_head": config.kv_heads,
-        "d_ff": config.ff_dim,
-        "data.seq_len": config.max_seq_len,
-        "the padded vocabulary": config.padded_vocab_size,
-    }
-    for name, size in sizes.items():
-        if size % devices:
-            raise ValueError(
-                f"{name}={size} does not split over tensor_parallel={devices} devices: change it, "
-                "or take a number of devices that divides it (configs/trainer/fsdp.yaml needs none)"
-            )
-    if config.dropout:
-        raise ValueError(
-            f"dropout={config.dropout} with tensor_parallel={devices}: the devices would draw "
-            "equal masks for different heads.\nGive --model.gpt.dropout 0, or a trainer file "
-            "without tensor parallelism"
-        )
-
-
 def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
     """Split a network over a one-dimensional mesh, in place.
 
     Raises:
-        ValueError: sizes do not split evenly, or a part does not say how it is split.
+        ValueError: a part does not say how it is split; `check_divisible` looks at the sizes.
     """
-    check_divisible(gpt.config, mesh.size())
     by_position = Shard(POSITIONS)
     parallelize_module(
         gpt,
@@ -103,7 +74,9 @@ def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
             plan[norm] = SequenceParallel(sequence_dim=POSITIONS)
         for name in ("attn", "mlp"):
             part = block.get_submodule(name)
-            plan[name] = _GatherPositions()
+            # Ours go on with a DTensor: the gradients of q, k and v are then added up before
+            # they are exchanged. A user's part is to see ordinary tensors.
+            plan[name] = _GatherPositions(use_local_output=type(part) not in SPLITS)
             plan |= {f"{name}.{inner}": style for inner, style in part_styles(part).items()}
         parallelize_module(block, mesh, plan)
     if gpt.config.tie_embeddings:  # each was made a tensor of its own
@@ -115,11 +88,11 @@ def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
 class _GatherPositions(PrepareModuleInput):
     """The first argument comes split by position and is made whole; the others stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, use_local_output: bool) -> None:
         super().__init__(
             input_layouts=(Shard(POSITIONS),),
             desired_input_layouts=(Replicate(),),
-            use_local_output=True,
+            use_local_output=use_local_output,
         )
 
     def _prepare_input_fn(self, inputs: Any, device_mesh: DeviceMesh) -> Any:

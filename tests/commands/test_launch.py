@@ -207,7 +207,8 @@ def test_arguments_for_sharding_without_sharding_are_refused(settled, files):
 def test_arguments_for_sharding_reach_the_strategy_that_shards(settled):
     trainer, _, _ = settled(files=[TRAINERS["hsdp"], FSDP_BF16])
     assert trainer["precision"] == "32-true"
-    assert trainer["strategy"]["init_args"] == {"replicate": "auto", "param_dtype": "bfloat16"}
+    expected = {"tensor_parallel": 1, "replicate": "auto", "param_dtype": "bfloat16"}
+    assert trainer["strategy"]["init_args"] == expected
 
 
 # -- precision -----------------------------------------------------------------------------------
@@ -256,6 +257,11 @@ def test_a_gpu_file_without_a_gpu_names_another_file(refusal):
     ("file", "flags", "words"),
     [
         ("fsdp", ["--trainer.precision=16-mixed"], "16-mixed needs a GPU"),
+        (
+            "fsdp",
+            ["--trainer.strategy.param_dtype=bfloat16", "--trainer.precision=bf16-mixed"],
+            "param_dtype=bfloat16 with trainer.precision=bf16-mixed",
+        ),
         ("fsdp-tp", [], "1 devices are no multiple of tensor_parallel=2"),
         ("multi-node", ["--trainer.num_nodes=2"], "started alone and would wait for the others"),
     ],

@@ -111,10 +111,17 @@ def test_every_sharding_trainer_file_is_understood(plan, trainer, strategy):
     nodes = ("--devices=4",) if trainer == "tp" else nodes
     found = plan(
         *("-c", f"configs/trainer/{trainer}.yaml", "--gpu", "H100-80GB", *nodes, *SMALL),
+        "--model.compile=false",
     )
     assert found["strategy"] == strategy
     alone = plan("--gpu", "H100-80GB", *SMALL)
     assert found["memory"]["optimizer"] < alone["memory"]["optimizer"] / 2
+
+
+def test_what_tensor_parallelism_refuses_is_not_planned(refusal, plan):
+    asked = ("-c", "configs/trainer/tp.yaml", "--gpu=H100-80GB", "--devices=4", *SMALL)
+    assert "model.compile=true with tensor_parallel=4" in refusal(*asked)
+    assert "dropout=0.1 with" in refusal(*asked, "--model.gpt.dropout=0.1", "--model.compile=false")
 
 
 def test_the_vocabulary_is_the_tokenizers_or_given(plan, refusal):

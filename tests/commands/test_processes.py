@@ -22,6 +22,7 @@ processes.exit_with_error("no such file")
         ({}, 0),
         ({"RANK": "3", "LOCAL_RANK": "1"}, 3),
         ({"SLURM_PROCID": "5", "SLURM_LOCALID": "1"}, 5),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 1),  # started by hand in a shell of srun's
         ({"RANK": "3", "SLURM_PROCID": "0"}, 3),  # torchrun, started by SLURM once per node
         ({"LOCAL_RANK": "2", "WORLD_SIZE": "4"}, 2),
     ],

@@ -105,6 +105,11 @@ def test_tensor_parallelism_is_for_rows_that_one_device_does_not_hold():
     assert memory < needed(1, Spread(strategy="sharded", shard=4), job)
     plan = plan_run(run(memory + 1, Spread(strategy="ddp", replicate=4), job=job))
     assert plan.trainer == "fsdp-tp.yaml"
+    assert "--model.compile false" not in plan.arguments
+    compiled = run(memory + 1, Spread(strategy="ddp", replicate=4), job=replace(job, compile=True))
+    plan = plan_run(compiled)
+    assert plan.trainer == "fsdp-tp.yaml"
+    assert "--model.compile false" in plan.arguments  # split blocks cannot be compiled
 
 
 def test_a_smaller_micro_batch_is_said_where_it_is_needed():

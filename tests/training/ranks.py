@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
@@ -148,6 +149,7 @@ class Watch(L.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
+        self.barriers = 0
 
     def on_train_start(self, trainer, pl_module):
         self.before = whole(dict(pl_module.gpt.named_parameters()))
@@ -155,7 +157,14 @@ class Watch(L.Callback):
             (p.to_local() if isinstance(p, DTensor) else p).numel() for p in pl_module.parameters()
         )
 
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.barrier, dist.barrier = dist.barrier, self.count_barrier
+
+    def count_barrier(self, *args, **kwargs):
+        self.barriers += 1
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        dist.barrier = self.barrier
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             metrics = pl_module.train_meter.compute(pl_module._dp_sum)
             self.losses.append(float(metrics["train/loss"]))
@@ -231,6 +240,7 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
         "gradient": watch.gradient,  # of the last step, after clipping
         "own": watch.own,
         "reductions": reductions.count,
+        "barriers": watch.barriers,
         "graphs": counters["stats"]["unique_graphs"],
     }
 

@@ -23,7 +23,7 @@ def fits(tmp_path_factory, cache):
     """Runs `fit` with each list of further arguments, all in one start of the processes."""
     runs = tmp_path_factory.mktemp("runs")
 
-    def fits(strategy: str, *further: list[str]) -> Path:
+    def fits(strategy: str, *further: list[str], optimizer: str = "adamw") -> Path:
         trainer = strategy.removesuffix("-1")
         files = ["quickstart/pretrain.yaml", "tiny.yaml", "tiny-text.yaml", trainer, "32-true"]
         folders = ["configs/recipes", "tests/configs", "tests/configs", "configs/trainer"]
@@ -32,6 +32,7 @@ def fits(tmp_path_factory, cache):
             ROOT / folder / (name if name.endswith(".yaml") else f"{name}.yaml")
             for folder, name in zip(folders, files, strict=True)
         ]
+        paths.append(ROOT / f"configs/optim/{optimizer}.yaml")
         common = ["fit", *(part for path in paths for part in ("-c", str(path)))]
         common += [f"--data.cache_dir={cache}", f"--runs_dir={runs}", "--samples.n_prompts=0"]
         common += [f"--trainer.max_steps={STEPS}", "--trainer.log_every_n_steps=1"]
@@ -120,3 +121,14 @@ def test_one_process_continues_what_two_sharded_ones_saved(resumed, uninterrupte
 @pytest.mark.parametrize("saved", PROCESSES)
 def test_any_checkpoint_goes_on_under_any_strategy(saved, on, resumed, uninterrupted):
     check(saved, on, tuple(PROCESSES), resumed, uninterrupted)
+
+
+@pytest.mark.slow
+def test_muons_state_goes_on_under_other_strategies_too(fits):
+    runs = fits("cpu", ["--run=muon-cpu"], optimizer="muon")
+    fits("fsdp", ["--run=muon-fsdp"], optimizer="muon")
+    start = step(runs / "muon-fsdp", SAVED)
+    for strategy in ("tp", "cpu"):
+        arguments = [f"--run=muon-on-{strategy}", f"--ckpt_path={start}"]
+        fits(strategy, arguments, optimizer="muon")
+        assert largest_difference(runs / f"muon-on-{strategy}", runs / "muon-cpu") <= 1e-6

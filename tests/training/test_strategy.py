@@ -136,6 +136,11 @@ def test_gradients_are_reduced_once_a_step_however_many_micro_batches(two):
     assert two["fsdp+each"]["reductions"] == 2 * 3  # asked for: at each of two micro-batches
 
 
+@pytest.mark.parametrize("case", ["ddp", "fsdp", "tp"])
+def test_no_step_waits_at_a_barrier(case, two):
+    assert two[case]["barriers"] == 0  # under NCCL each would wait for the device
+
+
 def test_each_of_two_processes_holds_half_of_the_parameters(two, single):
     everything = single("")["own"]
     assert two["ddp"]["own"] == everything

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.training.divisible import check_divisible
 from lit_llm.training.parallel import Sharding, build
-from lit_llm.training.tensor_parallel import check_divisible, part_styles
+from lit_llm.training.tensor_parallel import part_styles
 
 SIZES = {"vocab_size": 50, "max_seq_len": 8, "d_model": 24, "n_head": 6, "n_kv_head": 2, "d_ff": 20}
 
