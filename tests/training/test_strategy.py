@@ -12,10 +12,10 @@ from lit_llm.training.strategy import Sharded
 SCRIPT = Path(__file__).with_name("ranks.py")
 
 # One launch for all fast cases: starting processes takes longer than training in them.
-TWO = ("ddp", "fsdp", "fsdp@4", "fsdp+each", "fsdp+clip-value", "fsdp+muon", "tp", "tp+clip")
+TWO = ("ddp", "fsdp", "fsdp@4", "fsdp+each", "tp+clip-value", "fsdp+muon", "tp", "tp+clip")
 TWO += ("tp+tied", "tp+chunks", "tp+checkpointing", "tp+bf16-params")
 TWO_SLOW = ("ddp+clip", "fsdp+clip", "fsdp+tied", "fsdp+chunks", "fsdp+checkpointing")
-TWO_SLOW += ("fsdp+compiled", "tp+muon", "tp+clip-value", "tp+own-part")
+TWO_SLOW += ("fsdp+compiled", "tp+muon", "fsdp+clip-value", "tp+own-part")
 TWO_SLOW += ("fsdp+own-part", "tp@4", "fsdp+bf16-mixed", "fsdp+bf16-true", "fsdp+bf16-params")
 TWO_SLOW += ("fsdp+compiled-checkpointing",)
 TWO_SLOW += ("tp+bf16-mixed", "tp+bf16-true", "ddp+bf16-mixed")
