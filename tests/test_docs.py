@@ -80,8 +80,8 @@ def accepted(cli, tmp_path_factory):
         files = {"...": RECIPE, "RECIPE": RECIPE}
         rest = [str(files.get(argument, argument)) for argument in rest]
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-            for module in ("fit", "prepare"):  # model.init_from names a run that is not there
-                patch.setattr(f"lit_llm.commands.{module}.adopt_checkpoint", lambda *_: None)
+            # model.init_from names a run that is not there
+            patch.setattr("lit_llm.commands.fit.adopt_checkpoint", lambda *_: None)
             for argument in rest:
                 if argument.endswith("/config.yaml"):  # what a run leaves
                     (folder / argument).parent.mkdir(parents=True, exist_ok=True)

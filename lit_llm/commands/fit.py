@@ -58,15 +58,21 @@ TRAINER_DEFAULTS = {
 
 def run(command: str, arguments: list[str]) -> None:
     """Run fit, validate or test."""
+    meet_afresh()
+    configuration, flags, notes = settled(arguments)
+    with explained_errors(configuration, flags), merged_file(configuration) as config:
+        RunCLI(args=[command, *config, *flags], notes=notes)
+
+
+def settled(arguments: list[str]) -> tuple[Configuration, list[str], list[str]]:
+    """What a run is made of, complete: its configuration, its flags, and lines to print."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
-    meet_afresh()
     configuration, flags = read(arguments)
     refuse_linked(configuration)
     adopt_checkpoint(configuration, flags)
     notes = settle(configuration, flags)
-    with explained_errors(configuration, flags), merged_file(configuration) as config:
-        RunCLI(args=[command, *config, *flags], notes=notes)
+    return configuration, flags, notes
 
 
 def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:

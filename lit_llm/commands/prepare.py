@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import lightning as L
-from jsonargparse import set_parsing_settings
 
-from lit_llm.commands.fit import RunCLI, adopt_checkpoint
-from lit_llm.commands.launch import settle
-from lit_llm.commands.parser import explained_errors, merged_file, read, refuse_linked
-from lit_llm.commands.quiet import quiet_libraries
+from lit_llm.commands.fit import RunCLI, settled
+from lit_llm.commands.parser import explained_errors, merged_file
 
 
 def run(command: str, arguments: list[str]) -> None:
     """Run prepare; takes the same configuration as fit."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    quiet_libraries()
-    configuration, flags = read(arguments)
-    refuse_linked(configuration)
-    adopt_checkpoint(configuration, flags)
-    settle(configuration, flags)
+    configuration, flags, _ = settled(arguments)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
         PrepareCLI(args=["fit", *config, *flags])
 
