@@ -17,6 +17,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="record golden values instead of comparing"
     )
+    parser.addoption("--torture", action="store_true", help="every trial of tests/torture")
+    parser.addoption("--rows", default="", help="only these rows of tests/torture: 2,5")
+    parser.addoption("--seed", type=int, default=0, help="moments, files and bits of tests/torture")
 
 
 @pytest.fixture

@@ -17,11 +17,27 @@ def test_a_run_folder_holds_what_it_promises(pretrained):
     assert {"step", "train/loss", "val/loss", "val/bits_per_byte"} <= set(rows[0].split(","))
 
 
-def test_a_run_is_not_overwritten(tiny_fit, pretrained):
-    again = tiny_fit("quickstart/pretrain.yaml", pretrained.parent, "--run", "base")
+def test_a_run_that_is_not_to_be_continued_is_not_overwritten(tiny_fit, pretrained):
+    arguments = ("--run", "base", "--ckpt_path", "null")
+    again = tiny_fit("quickstart/pretrain.yaml", pretrained.parent, *arguments)
     assert again.code == 2
     assert "already holds a run (step-00000006)" in again.err
     assert "--ckpt_path last" in again.err
+
+
+def test_a_run_that_is_complete_is_left_as_it_is(tiny_fit, pretrained):
+    before = {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")}
+    again = tiny_fit("quickstart/pretrain.yaml", pretrained.parent, "--run", "base")
+    assert again.code == 0, again.err
+    assert "is complete: it stands at step 6 of trainer.max_steps=6" in again.err
+    assert {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")} == before
+
+
+def test_a_complete_run_does_not_pass_for_one_of_another_configuration(tiny_fit, pretrained):
+    arguments = ("--run", "base", "--seed_everything", "7")
+    again = tiny_fit("quickstart/pretrain.yaml", pretrained.parent, *arguments)
+    assert again.code == 2
+    assert "seed_everything=7, but this run was made with 1337" in again.err
 
 
 def test_a_run_can_be_overwritten_on_demand(tiny_fit, tmp_path):
@@ -41,7 +57,7 @@ def test_a_longer_run_continues_and_says_what_changed(tiny_fit, pretrained, tmp_
     more = tiny_fit(
         "quickstart/pretrain.yaml",
         runs,
-        *("--run", "base", "--ckpt_path", "last", "--trainer.max_steps", "8"),
+        *("--run", "base", "--trainer.max_steps", "8"),
     )
     assert more.code == 0, more.err
     assert "trainer.max_steps: 6 -> 8 from here on" in more.err
@@ -55,7 +71,7 @@ def test_another_network_is_no_continuation(tiny_fit, pretrained):
     finished = tiny_fit(
         "quickstart/pretrain.yaml",
         pretrained.parent,
-        *("--run", "base", "--ckpt_path", "last", "--model.gpt.n_layer", "1"),
+        *("--run", "base", "--model.gpt.n_layer", "1"),
     )
     assert finished.code == 2
     assert "model.gpt.n_layer=1, but this run was made with 2" in finished.err
@@ -139,14 +155,27 @@ def test_a_masked_model_fills_a_mask(cli, tiny_fit, tmp_path):
         assert 0 < sum(shares) <= 1
 
 
-def test_validate_repeats_the_last_validation_of_the_run(cli, pretrained, cache):
-    finished = cli(
-        "validate",
-        *("-c", pretrained / "config.yaml", "--ckpt_path", "last", f"--data.cache_dir={cache}"),
-    )
+@pytest.mark.parametrize("run", ["pretrained", "finetuned"])
+def test_validate_needs_nothing_but_a_checkpoint_and_finds_the_logged_loss(cli, run, request):
+    folder = request.getfixturevalue(run)
+    finished = cli("validate", "--ckpt_path", folder)
     assert finished.code == 0, finished.err
-    header, *rows = (pretrained / "metrics.csv").read_text().splitlines()
+    header, *rows = (folder / "metrics.csv").read_text().splitlines()
     column = header.split(",").index("val/loss")
     last = [row.split(",")[column] for row in rows if row.split(",")[column]][-1]
     found = re.search(r"val/loss\W+([\d.]+)", finished.out)
-    assert float(found[1]) == pytest.approx(float(last), rel=1e-5)
+    assert float(found[1]) == pytest.approx(float(last), rel=1e-6)
+    step = int(checkpoints(folder)[-1].name.removeprefix("step-"))
+    assert f"is what the run logged at step {step}" in finished.err
+
+
+def test_validate_takes_other_limits_and_says_that_the_loss_differs(cli, pretrained):
+    finished = cli("validate", "--ckpt_path", pretrained, "--trainer.limit_val_batches", "1")
+    assert finished.code == 0, finished.err
+    assert "but the run logged" in finished.err
+
+
+def test_validate_asks_which_run_is_meant(cli):
+    finished = cli("validate", "--ckpt_path", "last")
+    assert finished.code == 2
+    assert "of which run?" in finished.err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,25 +23,26 @@ from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
 from lit_llm.callbacks.together import Together
 from lit_llm.checkpoint.bundle import read_meta
-from lit_llm.checkpoint.find import checkpoints, resolve
-from lit_llm.checkpoint.folder import clean_leftovers
+from lit_llm.checkpoint.find import resolve
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
-from lit_llm.commands.compose import Configuration, merge
+from lit_llm.commands.compose import Configuration
 from lit_llm.commands.launch import settle
 from lit_llm.commands.parser import (
     Parser,
     explained_errors,
-    flag_value,
     merged_file,
     read,
     refuse_linked,
 )
-from lit_llm.commands.processes import is_first_process
+from lit_llm.commands.processes import say
 from lit_llm.commands.quiet import quiet_libraries
+from lit_llm.commands.recheck import beside_the_log
 from lit_llm.commands.refusals import refuse_early, refuse_lonely, trainer_refusal
 from lit_llm.commands.restart import meet_afresh
+from lit_llm.commands.start import adopt_checkpoint, adopt_run, where_to_start
 from lit_llm.data.module import TextData
 from lit_llm.training.module import LitLLM
+from lit_llm.training.resume import compare
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,  # the data is endless: max_steps ends a run
@@ -59,41 +58,29 @@ TRAINER_DEFAULTS = {
 def run(command: str, arguments: list[str]) -> None:
     """Run fit, validate or test."""
     meet_afresh()
-    configuration, flags, notes = settled(arguments)
+    configuration, flags, notes = settled(command, arguments)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
-        RunCLI(args=[command, *config, *flags], notes=notes)
+        try:
+            RunCLI(args=[command, *config, *flags], notes=notes)
+        except RunIsComplete as complete:
+            say(str(complete))
 
 
-def settled(arguments: list[str]) -> tuple[Configuration, list[str], list[str]]:
+class RunIsComplete(Exception):
+    """There is nothing left to train."""
+
+
+def settled(command: str, arguments: list[str]) -> tuple[Configuration, list[str], list[str]]:
     """What a run is made of, complete: its configuration, its flags, and lines to print."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
     configuration, flags = read(arguments)
     refuse_linked(configuration)
+    if command in ("validate", "test"):
+        adopt_run(configuration, flags)
     adopt_checkpoint(configuration, flags)
     notes = settle(configuration, flags)
     return configuration, flags, notes
-
-
-def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
-    """Let `model.init_from` supply the network's sizes, beneath whatever the user gave.
-
-    A size that the user gives all the same stays, and then the weights do not fit: an error that
-    names the first that does not.
-    """
-    init_from = flag_value(flags, "model.init_from")
-    model = configuration.values.get("model") or {}
-    if not isinstance(model, dict):
-        raise ValueError(f"{configuration.origin['model']}: model holds keys, got {model!r}")
-    init_from = init_from or model.get("init_from")
-    if init_from in (None, "null"):
-        return
-    folder = resolve(init_from)
-    network = read_meta(folder)["model"]
-    for linked in ("vocab_size", "max_seq_len"):
-        network.pop(linked)
-    configuration.values = merge({"model": {"gpt": network}}, configuration.values)
-    flags += ["--model.init_from", str(folder)]
 
 
 class RunParser(Parser, LightningArgumentParser):
@@ -152,11 +139,19 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         refuse_early(config["trainer"])
-        if is_first_process():
-            for note in self._notes:
-                print(note, file=sys.stderr)
+        for note in self._notes:
+            say(note)
         if self.subcommand == "fit":
-            config["ckpt_path"] = self._where_to_start(config["ckpt_path"])
+            trainer = config["trainer"]
+            config["ckpt_path"] = where_to_start(
+                self.run_dir,
+                config["ckpt_path"],
+                overwrite=config["overwrite"],
+                fast_dev_run=trainer["fast_dev_run"],
+                max_steps=trainer["max_steps"],
+            )
+            if config["ckpt_path"] is not None:
+                self._refuse_or_end(Path(config["ckpt_path"]), trainer["max_steps"])
         elif config["ckpt_path"] is None:
             raise ValueError(
                 f"{self.subcommand} needs a checkpoint, got none: give --ckpt_path PATH or last"
@@ -164,28 +159,18 @@ class RunCLI(LightningCLI):
         else:
             config["ckpt_path"] = str(resolve(config["ckpt_path"], self.run_dir))
 
-    def _where_to_start(self, ckpt_path: str | None) -> str | None:
-        """A checkpoint to continue from, or None for a run that does not exist yet."""
-        anew = self._get(self.config, "overwrite") and ckpt_path is None
-        if is_first_process():
-            clean_leftovers(self.run_dir)
-            if anew:
-                shutil.rmtree(self.run_dir, ignore_errors=True)
-        # Another process may look before the first has removed what there was.
-        there = [] if anew else checkpoints(self.run_dir)
-        if ckpt_path == "last" and not there:
-            if is_first_process():
-                print(f"{self.run_dir} holds no checkpoint yet: starting at step 0")
-            return None
-        if ckpt_path is not None:
-            return str(resolve(ckpt_path, self.run_dir))
-        if there and not self._get(self.config, "trainer").get("fast_dev_run"):
-            raise ValueError(
-                f"{self.run_dir} already holds a run ({there[-1].name}).\n"
-                "Add --ckpt_path last to continue it, --run NAME to start another one, "
-                "or --overwrite true to delete it"
-            )
-        return None
+    def _refuse_or_end(self, folder: Path, max_steps: int) -> None:
+        """End here if the run has made all its steps, and was made with this configuration."""
+        meta = read_meta(folder)
+        if not 0 < max_steps <= meta["step"]:
+            return
+        for line in compare(meta["config"], self._plain_config()):
+            say(line)
+        raise RunIsComplete(
+            f"{self.run_dir} is complete: it stands at step {meta['step']} of "
+            f"trainer.max_steps={max_steps}.\nRaise --trainer.max_steps to go on, give --run NAME "
+            "for another run, or --overwrite true to start this one anew"
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -219,6 +204,11 @@ class RunCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
         refuse_lonely(self.trainer)
+
+    def after_validate(self) -> None:
+        checkpoint = self.config[self.subcommand]["ckpt_path"]
+        if line := beside_the_log(Path(checkpoint), self.trainer.callback_metrics):
+            say(line)
 
     def _plain_config(self) -> dict[str, Any]:
         """The whole configuration as parsed, without the links' targets."""

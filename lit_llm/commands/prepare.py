@@ -10,7 +10,7 @@ from lit_llm.commands.parser import explained_errors, merged_file
 
 def run(command: str, arguments: list[str]) -> None:
     """Run prepare; takes the same configuration as fit."""
-    configuration, flags, _ = settled(arguments)
+    configuration, flags, _ = settled(command, arguments)
     with explained_errors(configuration, flags), merged_file(configuration) as config:
         PrepareCLI(args=["fit", *config, *flags])
 

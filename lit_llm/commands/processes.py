@@ -27,6 +27,12 @@ def is_first_process() -> bool:
     return rank() == 0
 
 
+def say(line: str) -> None:
+    """Print a line for the user, once for all processes."""
+    if is_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
 def exit_with_error(text: str) -> None:
     """Print an error and exit with 2, once for all processes that fail alike.
 
