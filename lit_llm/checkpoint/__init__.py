@@ -1,8 +1,12 @@
 """Checkpoints: folders that are whole or absent, and that need nothing beside them to be used.
 
 folder         one folder: written, replaced and removed atomically
-manifest       what proves it complete and undamaged
-find           which checkpoint is meant: a path, a run, or "last"
+hashed         files that are hashed while they are written
+safetensors_file  tensors as such a file, one in memory at a time
+manifest       what proves a folder complete and undamaged
+verification   the proof, made while it is read and shared out over processes
+find           which checkpoint is meant: a path, a run, or "last"; and why that one
+space          whether two of them fit on the disk, asked before the first step
 plain          descriptions of networks as plain values, and back
 bundle         weights + tokenizer + description: all that prediction needs, no Lightning
 training_state training.ckpt: the rest, which a run needs to go on

@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lit_llm.checkpoint import manifest
-from lit_llm.checkpoint.manifest import CheckpointError
+from lit_llm.checkpoint.hashed import Entries, write_bytes
+from lit_llm.checkpoint.manifest import CheckpointError, LaterFormat, unreadable
 from lit_llm.checkpoint.plain import gpt_from_plain
-from lit_llm.checkpoint.sharded import Shards, is_sharded, write_tensors
+from lit_llm.checkpoint.safetensors_file import write_tensors
+from lit_llm.checkpoint.sharded import Shards, is_sharded
+from lit_llm.checkpoint.verification import NOTICEABLE, verified
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer.base import Tokenizer
@@ -53,7 +57,7 @@ class Bundle:
 
 def write_bundle(
     folder: Path, meta: dict[str, Any], state: dict[str, Tensor], tokenizer: Tokenizer | None
-) -> None:
+) -> Entries:
     """Write a bundle's files into an existing folder; `write_folder` makes that safe.
 
     Args:
@@ -62,25 +66,28 @@ def write_bundle(
         state: `GPT.state_dict()`, whole tensors on any device
         tokenizer: saved into the folder by its own class
 
+    Returns:
+        The manifest's entries of all files but the tokenizer's, whose class writes them by itself.
+
     Raises:
         ValueError: `meta` holds something that JSON does not.
     """
-    write_description(folder, meta, tokenizer)
+    entries = write_description(folder, meta, tokenizer)
     if meta["model"]["tie_embeddings"]:
         assert torch.equal(state[TIED], state[TIED_TO]), "tied embeddings have come apart"
         state = {name: tensor for name, tensor in state.items() if name != TIED}
-    write_tensors(folder / WEIGHTS, state)
+    return {**entries, WEIGHTS: write_tensors(folder / WEIGHTS, state)}
 
 
-def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer | None) -> None:
+def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer | None) -> Entries:
     """Write all of a bundle but the weights; see `write_bundle`, whose `meta` is `bundle`."""
     try:
         text = json.dumps({**bundle, "format": FORMAT}, indent=2, ensure_ascii=False)
     except TypeError as error:
         raise ValueError(f"{DESCRIPTION} takes plain values only: {error}") from error
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder)
+    return {DESCRIPTION: write_bytes(folder / DESCRIPTION, f"{text}\n".encode())}
 
 
 def load_bundle(folder: Path, *, verify: bool = True, device: torch.device | str = "cpu") -> Bundle:
@@ -88,21 +95,20 @@ def load_bundle(folder: Path, *, verify: bool = True, device: torch.device | str
 
     Args:
         folder: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
-        verify: compare every file with the manifest first (about 1 s per GB and core)
+        verify: compare every file with the manifest meanwhile (about 1 s per GB and core)
         device: where the weights go
 
     Raises:
         CheckpointError: a file is missing or damaged, or a later lit-llm wrote the checkpoint.
         ValueError: a class that the checkpoint names cannot be imported.
     """
-    if verify:
-        manifest.verify(folder)
-    meta = read_meta(folder)
-    config = gpt_from_plain(meta["model"])
-    state = _read_weights(folder, device)
-    if config.tie_embeddings:
-        state[TIED] = state[TIED_TO]
-    return Bundle(config, state, read_tokenizer(folder), meta)
+    with verified(folder, said_from=NOTICEABLE) if verify else nullcontext():
+        meta = read_meta(folder)
+        config = gpt_from_plain(meta["model"])
+        state = _read_weights(folder, device)
+        if config.tie_embeddings:
+            state[TIED] = state[TIED_TO]
+        return Bundle(config, state, read_tokenizer(folder), meta)
 
 
 def load_model(
@@ -138,7 +144,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
     if newer:
-        raise CheckpointError(
+        raise LaterFormat(
             f"{path} has format {meta['format']}, this lit-llm reads up to {FORMAT}: "
             "install a later lit-llm"
         )
@@ -175,7 +181,10 @@ def check_weights(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, T
 
 def _read_weights(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
     if not is_sharded(folder):
-        return load_file(folder / WEIGHTS, device=str(device))
+        try:
+            return load_file(folder / WEIGHTS, device=str(device))
+        except SafetensorError as error:
+            raise unreadable(folder / WEIGHTS, error) from error
     weights = Shards(folder).read_all(MODEL)
     return {name: tensor.to(device) for name, tensor in weights.items()}
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lit_llm.checkpoint.bundle import MODEL, WEIGHTS, read_meta
 from lit_llm.checkpoint.folder import write_folder
+from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.manifest import damage, listed, raise_damaged, verify
-from lit_llm.checkpoint.sharded import INDEX, Shards, is_sharded, write_tensors
+from lit_llm.checkpoint.safetensors_file import write_tensors
+from lit_llm.checkpoint.sharded import INDEX, Shards, is_sharded
 from lit_llm.checkpoint.training_state import (
     OPTIMIZER,
     TRAINING,
@@ -39,16 +41,17 @@ def consolidate(source: Path, target: Path) -> None:
     rewritten = {INDEX, TRAINING, *shards.files} if shards else set()
     copied = {name: file for name, file in files.items() if name not in rewritten}
 
-    def write(folder: Path) -> None:
+    def write(folder: Path) -> Entries:
         for name in copied:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, folder / name)
         if wrong := damage(folder, copied):
             raise_damaged(folder, wrong)
-        if shards:
-            write_tensors(folder / WEIGHTS, shards.read_all(MODEL))
-            training = read_training(source)
-            put_optimizer_back(training, shards.read_all(OPTIMIZER))
-            write_training(folder, training)
+        if shards is None:
+            return {}
+        weights = write_tensors(folder / WEIGHTS, shards.read_all(MODEL))
+        training = read_training(source)
+        put_optimizer_back(training, shards.read_all(OPTIMIZER))
+        return {WEIGHTS: weights, **write_training(folder, training)}
 
     write_folder(target, write, bytes_needed=sum(file["bytes"] for file in files.values()))

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import warnings
 from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
 from lit_llm.checkpoint.folder import is_unfinished
-from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, verify
+from lit_llm.checkpoint.manifest import (
+    ADVICE,
+    MANIFEST,
+    CheckpointError,
+    LaterFormat,
+    listed,
+    raise_damaged,
+    wrong_sizes,
+)
+from lit_llm.checkpoint.verification import NOTICEABLE, cost, see_small, see_whole
 
 LAST = "last"
 _STEP = re.compile(r"step-(\d+)(?:-v(\d+))?$")  # -v2: Lightning's mark of a second save at a step
@@ -29,18 +41,40 @@ def checkpoints(run_dir: Path) -> list[Path]:
     )
 
 
-def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is complete and undamaged, all of its files read.
+class Choice(NamedTuple):
+    """A checkpoint to go on from, and why this one."""
+
+    folder: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"going on from {self.folder} ({self.why})"
+
+
+def newest_valid(run_dir: Path, *, content: bool = True) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is complete and undamaged.
+
+    Args:
+        run_dir: where to look
+        content: read all files; else only their sizes are compared
 
     Returns:
         Its folder (None: there is none) and, for each newer one, why it was passed over.
+
+    Raises:
+        LaterFormat: the newest is of a later lit-llm: an older one would not be what is meant.
     """
     skipped: list[str] = []
     for folder in reversed(checkpoints(run_dir)):
         try:
-            verify(folder)
+            if content:
+                see_whole(folder)
+            elif wrong := wrong_sizes(folder, listed(folder)):
+                raise_damaged(folder, wrong)
+        except LaterFormat:
+            raise
         except (CheckpointError, OSError) as error:  # OSError: the disk cannot read it
-            skipped.append(str(error))
+            skipped.append(str(error).removesuffix(ADVICE))
         else:
             return folder, skipped
     return None, skipped
@@ -49,14 +83,45 @@ def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
 def resolve(which: str | Path, run_dir: Path | None = None) -> Path:
     """Find the folder of the checkpoint that is meant; warns of each damaged one passed over.
 
+    See `choose`, which says more. This prints what the search has cost only where one waits for it.
+    """
+    start = perf_counter()
+    found, skipped, _ = _find(which, run_dir, content=True)
+    if (seconds := perf_counter() - start) >= NOTICEABLE:
+        print(f"{found}: {cost(_size(found), seconds)}", file=sys.stderr)
+    for reason in skipped:
+        warnings.warn(f"passed over: {reason}. Going on with {found}", stacklevel=2)
+    return found
+
+
+def choose(which: str | Path, run_dir: Path | None = None, *, content: bool = True) -> Choice:
+    """Find the folder of the checkpoint that is meant, and say why it is that one.
+
     Args:
-        which: a checkpoint's folder; a run's folder, for the newest valid checkpoint in it; or
-            "last", for the same of `run_dir`
+        which: a checkpoint's folder, whose tensors are verified when they are read; a run's
+            folder, for the newest valid checkpoint in it; or "last", for the same of `run_dir`
         run_dir: the run that "last" speaks of
+        content: read all files of a run's checkpoints to know which is valid. Of several processes
+            that are not connected yet the first does; the others compare sizes, and read what the
+            first one has chosen.
 
     Raises:
-        CheckpointError: there is no such checkpoint; says which ones there are.
+        CheckpointError: there is no such checkpoint, and which ones there are; or it is damaged.
     """
+    start = perf_counter()
+    found, skipped, searched = _find(which, run_dir, content=content)
+    if not searched:
+        return Choice(found, "as asked for")
+    why = "the newest valid one"
+    if content:
+        why += f", {cost(_size(found), perf_counter() - start)}"
+    return Choice(found, "; passed over: ".join([why, *skipped]))
+
+
+def _find(
+    which: str | Path, run_dir: Path | None, *, content: bool
+) -> tuple[Path, list[str], bool]:
+    """The folder, why newer ones were passed over, and whether there was a choice at all."""
     if str(which) == LAST:
         if run_dir is None:
             raise CheckpointError('"last" of which run? Give the path of a checkpoint or of a run')
@@ -69,13 +134,16 @@ def resolve(which: str | Path, run_dir: Path | None = None) -> Path:
     if is_unfinished(path):
         raise CheckpointError(f"{path} is what an interrupted save left: not a checkpoint")
     if (path / MANIFEST).exists():
-        return path
-    found, skipped = newest_valid(path)
+        see_small(path)
+        return path, [], False
+    found, skipped = newest_valid(path, content=content)
     if found is None:
         raise CheckpointError(_none_in(path, skipped))
-    for reason in skipped:
-        warnings.warn(f"passed over: {reason}. Going on with {found}", stacklevel=2)
-    return found
+    return found, skipped, True
+
+
+def _size(folder: Path) -> int:
+    return sum(file["bytes"] for file in listed(folder).values())
 
 
 def _age(folder: Path) -> tuple[int, int, str]:

@@ -12,36 +12,52 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, FileEntry, seal, sync_entries
+from lit_llm.checkpoint.hashed import Entries, FileEntry
+from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, seal, sync_entries
 
 _UNFINISHED = re.compile(r"(?P<target>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
+class SaveFailed(OSError):
+    """A checkpoint could not be written; says which, why, and that the earlier ones are whole.
+
+    `errno` is ENOSPC if the disk is full, EFBIG if a file may not be that large.
+    """
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 def write_folder(
-    target: Path, write: Callable[[Path], None], *, replace: bool = False, bytes_needed: int = 0
+    target: Path,
+    write: Callable[[Path], Entries | None],
+    *,
+    replace: bool = False,
+    bytes_needed: int = 0,
 ) -> None:
     """Write a folder that appears under its name only when it is complete and on the disk.
 
     Args:
         target: where the folder shall be
-        write: fills the empty folder that it is given
+        write: fills the empty folder that it is given, and says what it has brought to the disk
+            and hashed already; all else is read again
         replace: a checkpoint that stands at `target` may be replaced
         bytes_needed: what `write` is going to write at least; asked of the disk before it starts
 
     Raises:
         CheckpointError: something stands at `target` that must not be replaced.
-        OSError: the disk is full (ENOSPC). Nothing of this save is left then, as after any other
-            exception; what stood at `target` is untouched.
+        SaveFailed: the disk is full, or refuses something else. Nothing of this save is left then,
+            as after any other exception; what stood at `target` is untouched.
     """
     temporary = begin(target, replace=replace, bytes_needed=bytes_needed)
     try:
-        with explained_disk_full(target, bytes_needed):
-            write(temporary)
-            finish(temporary, target)
+        with explained(target, bytes_needed):
+            finish(temporary, target, write(temporary))
     except BaseException:
         abandon(temporary)
         raise
@@ -53,14 +69,14 @@ def begin(target: Path, *, replace: bool = False, bytes_needed: int = 0) -> Path
     One of them begins; then all write; then the one calls `finish`, or `abandon` if any failed.
 
     Raises:
-        CheckpointError, OSError: as `write_folder`.
+        CheckpointError, SaveFailed: as `write_folder`.
     """
     _refuse_occupied(target, replace)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(target.parent).free) < bytes_needed:
-        raise OSError(errno.ENOSPC, _disk_full(target, bytes_needed, free))
     temporary = _beside(target, "tmp")
-    with explained_disk_full(target, bytes_needed):
+    with explained(target, bytes_needed):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(target.parent).free < bytes_needed:
+            raise OSError(errno.ENOSPC, "asked before the first byte is written")
         temporary.mkdir()
     return temporary
 
@@ -77,14 +93,25 @@ def abandon(temporary: Path) -> None:
 
 
 @contextmanager
-def explained_disk_full(target: Path, bytes_needed: int) -> Iterator[None]:
-    """Turn any error that comes from a full disk into one OSError that names the path."""
+def explained(target: Path, bytes_needed: int) -> Iterator[None]:
+    """Turn what a disk refuses into a SaveFailed that names the path, and the bytes if it is full.
+
+    A limit on the size of a file (`ulimit -f`) is told apart: more space would not help.
+    """
     try:
         yield
     except BaseException as error:
-        free = shutil.disk_usage(target.parent).free  # before this save's space is given back
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise SaveFailed(errno.EFBIG, _file_too_large(target, bytes_needed)) from error
+        try:
+            free = shutil.disk_usage(target.parent).free  # before this save's space is given back
+        except OSError:
+            free = None
         if _tells_disk_full(error, free):
-            raise OSError(errno.ENOSPC, _disk_full(target, bytes_needed, free)) from error
+            raise SaveFailed(errno.ENOSPC, _disk_full(target, bytes_needed, free or 0)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            what = f"saving {target} failed: {error}. Earlier checkpoints are untouched"
+            raise SaveFailed(error.errno, what) from error
         raise
 
 
@@ -93,6 +120,8 @@ def remove_folder(folder: Path) -> None:
 
     Raises:
         CheckpointError: the folder is no checkpoint.
+        OSError: it cannot be removed. It is then whole, or has lost its name and is removed with
+            other leftovers when a run starts here.
     """
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} has no {MANIFEST}: not a checkpoint, so it is not removed")
@@ -106,7 +135,8 @@ def clean_leftovers(run_dir: Path) -> list[Path]:
 
     To be called by one process before its first save: leftovers under its own process id are an
     earlier process's (containers give the same id again). A save that was killed between the two
-    renames of a replacement is undone: the old checkpoint gets its name back.
+    renames of a replacement is undone: the old checkpoint gets its name back. Warns of what
+    cannot be removed: it costs space, and nothing takes it for a checkpoint.
     """
     cleaned = []
     for path in sorted(run_dir.glob("*.old-*")) + sorted(run_dir.glob("*.tmp-*")):
@@ -116,8 +146,8 @@ def clean_leftovers(run_dir: Path) -> list[Path]:
         target = path.with_name(name["target"])
         if name["kind"] == "old" and not target.exists():
             path.rename(target)
-        else:
-            shutil.rmtree(path)
+        elif not _discard(path):
+            continue
         cleaned.append(path)
     return cleaned
 
@@ -156,7 +186,17 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         old.rename(target)
         raise
     sync_entries(target.parent)
-    shutil.rmtree(old)
+    _discard(old)
+
+
+def _discard(folder: Path) -> bool:
+    """Remove what nobody needs; a run does not end because that fails."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        warnings.warn(f"{folder} cannot be removed and takes up space: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def _is_another_living_process(pid: int) -> bool:
@@ -173,13 +213,32 @@ def _is_another_living_process(pid: int) -> bool:
     return True
 
 
-def _tells_disk_full(error: BaseException, free: int) -> bool:
-    """Whether a failed write comes from a full disk; torch.save and safetensors hide errno."""
+def _tells_disk_full(error: BaseException, free: int | None) -> bool:
+    """Whether a failed write comes from a full disk; writers in C++ hide errno."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return isinstance(error, Exception) and (free < 1 << 20 or "No space left" in str(error))
+    full = free is not None and free < 1 << 20
+    return isinstance(error, Exception) and (full or "No space left" in str(error))
 
 
 def _disk_full(target: Path, bytes_needed: int, free: int) -> str:
     needs = f"needs {bytes_needed:,} bytes, {free:,} are free" if bytes_needed else f"{free:,} free"
     return f"disk full while saving {target}: {needs}. Earlier checkpoints are untouched"
+
+
+def _file_too_large(target: Path, bytes_needed: int) -> str:
+    needs = f"{bytes_needed:,} bytes in all" if bytes_needed else "unknown bytes"
+    return (
+        f"a file of {target} is larger than this process may write, {file_size_limit():,} bytes "
+        f"(ulimit -f): the checkpoint has {needs}. Earlier checkpoints are untouched"
+    )
+
+
+def file_size_limit() -> float:
+    """The largest file that this process may write, in bytes; inf if nothing limits it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return float("inf")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit

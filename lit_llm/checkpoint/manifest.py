@@ -6,15 +6,20 @@ save finished. Neither torch.load nor safetensors notices a flipped bit (0 of 20
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, TypedDict
+from typing import Any, NoReturn
 
+from lit_llm.checkpoint.hashed import Entries, FileEntry, write_bytes
+
+FORMAT = 1  # raised when an older reader would misread a manifest, or what it lists
 MANIFEST = "manifest.json"
+ADVICE = ". Use another checkpoint"
 _THREADS = 8  # one file each; hashlib lets go of the GIL
 
 
@@ -22,11 +27,8 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or of another kind than expected."""
 
 
-class FileEntry(TypedDict):
-    """What a manifest says about a file."""
-
-    bytes: int
-    sha256: str
+class LaterFormat(CheckpointError):
+    """A checkpoint that a later lit-llm wrote: not damaged, and not to be passed over."""
 
 
 def seal(folder: Path, known: Mapping[str, FileEntry] | None = None) -> None:
@@ -34,17 +36,19 @@ def seal(folder: Path, known: Mapping[str, FileEntry] | None = None) -> None:
 
     Args:
         folder: what to seal
-        known: entries of files that other processes have written, by `entry`. They are not read
-            again, and need not show up yet in this process's view of a network file system.
+        known: entries of files that are on the disk already, hashed while they were written.
+            Those of other processes need not show up yet in this one's view of a network file
+            system. All others, such as what a tokenizer's class writes, are read once more.
     """
     known = known or {}
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    names = sorted(name for name, path in there.items() if path.is_file() and name not in known)
+    written = {MANIFEST, *known}
+    names = sorted(name for name, path in there.items() if path.is_file() and name not in written)
     with ThreadPoolExecutor(_THREADS) as threads:
         entries = threads.map(entry, [there[name] for name in names])
     files = {**known, **dict(zip(names, entries, strict=True))}
-    (folder / MANIFEST).write_bytes(_manifest_text(files).encode())
-    _sync_file(folder / MANIFEST)
+    content = {"files": files, "format": FORMAT}
+    write_bytes(folder / MANIFEST, _manifest_text(content).encode())
     for inner in [*(path for path in there.values() if path.is_dir()), folder]:
         sync_entries(inner)
 
@@ -62,6 +66,9 @@ def sync_entries(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
     finally:
         os.close(descriptor)
 
@@ -80,58 +87,78 @@ def verify(folder: Path) -> None:
 
 def damage(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]:
     """Compare some files of a manifest with it: what is wrong with each that does not agree."""
-    wrong = _wrong_sizes(folder, files)
+    wrong = wrong_sizes(folder, files)
     intact = [name for name in files if name not in wrong]
-    for name, digest in zip(intact, _digests([folder / name for name in intact]), strict=True):
-        if digest != files[name]["sha256"]:
-            wrong[name] = "its SHA-256 is not the manifest's: the content has changed"
+    with ThreadPoolExecutor(_THREADS) as threads:
+        reasons = threads.map(lambda name: _wrong_content(folder / name, files[name]), intact)
+        wrong.update((name, why) for name, why in zip(intact, reasons, strict=True) if why)
     return wrong
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that agrees with its manifest and is not what it should be.
+
+    No save of ours writes one; whoever did may have meant harm. Nothing of it was executed.
+    """
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+    return CheckpointError(f"{path} is no file of a checkpoint ({reason}): do not use it")
 
 
 def raise_damaged(folder: Path, wrong: Mapping[str, str]) -> NoReturn:
     """Raise the CheckpointError that names damaged files."""
     first, *others = wrong
     more = f" (and also {', '.join(others)})" if others else ""
-    raise CheckpointError(
-        f"{folder / first} is damaged: {wrong[first]}{more}. Use another checkpoint"
-    )
+    raise CheckpointError(f"{folder / first} is damaged: {wrong[first]}{more}{ADVICE}")
 
 
 def is_complete(folder: Path) -> bool:
     """Whether the manifest is there and all sizes agree; reads no content."""
     try:
-        return not _wrong_sizes(folder, listed(folder))
+        return not wrong_sizes(folder, listed(folder))
     except CheckpointError:
         return False
 
 
-def listed(folder: Path) -> dict[str, FileEntry]:
+def listed(folder: Path) -> Entries:
     """Read the manifest: the entry of each file, by its path in the folder.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing, damaged or of a later format.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder} is no complete checkpoint: {MANIFEST} is missing")
     try:
         text = path.read_bytes().decode()
-        files = json.loads(text)["files"]
-        intact = text == _manifest_text(files)
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(text)
+        del content["sha256"]
+        files, format = content["files"], content.get("format", 1)
+        intact = text == _manifest_text(content)
+    except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
         raise_damaged(folder, {MANIFEST: "it does not agree with its own SHA-256"})
+    if format > FORMAT:
+        raise LaterFormat(
+            f"{path} has format {format}, this lit-llm reads up to {FORMAT}: "
+            "install a later lit-llm"
+        )
     return files
 
 
-def _manifest_text(files: Mapping[str, FileEntry]) -> str:
-    """The one spelling of a manifest; it carries a hash of itself, so no bit of it can flip."""
-    own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"files": files, "sha256": own}, indent=2, sort_keys=True) + "\n"
+def _manifest_text(content: Mapping[str, Any]) -> str:
+    """The one spelling of a manifest; it carries a hash of itself, so no bit of it can flip.
+
+    Formats to come keep this rule, else a later one could not be told from a damaged one.
+    """
+    # The first manifests named no format and hashed the files alone.
+    hashed = content if "format" in content else content["files"]
+    own = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256": own}, indent=2, sort_keys=True) + "\n"
 
 
-def _wrong_sizes(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]:
+def wrong_sizes(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]:
+    """As `damage`, but reads no content: missing files, and those of another size."""
     wrong = {}
     for name, entry in files.items():
         if not (folder / name).is_file():
@@ -141,9 +168,12 @@ def _wrong_sizes(folder: Path, files: Mapping[str, FileEntry]) -> dict[str, str]
     return wrong
 
 
-def _digests(paths: list[Path]) -> Iterator[str]:
-    with ThreadPoolExecutor(_THREADS) as threads:
-        yield from threads.map(_sha256, paths)
+def _wrong_content(path: Path, entry: FileEntry) -> str | None:
+    try:
+        same = _sha256(path) == entry["sha256"]
+    except OSError as error:  # the disk cannot read it
+        return f"it cannot be read: {error.strerror}"
+    return None if same else "its SHA-256 is not the manifest's: the content has changed"
 
 
 def _sha256(path: Path) -> str:

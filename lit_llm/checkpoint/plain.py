@@ -8,17 +8,17 @@ a run starts, not when its checkpoint is needed.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
 from lit_llm.model.attention import Attention
 from lit_llm.model.config import GPTConfig
+from lit_llm.tokenizer.named import import_named
 
 Part = TypeVar("Part")
 _FACTORIES: dict[str, type] = {"attention": Attention, "mlp": nn.Module}  # field -> what it builds
@@ -83,7 +83,7 @@ def part_from_plain(plain: dict[str, Any], base: type[Part]) -> Part:
     Raises:
         ValueError: the class is not there any more, or is no `base`.
     """
-    built = _import(plain["class_path"])
+    built = import_named(plain["class_path"])
     if not (isinstance(built, type) and issubclass(built, base)):
         raise ValueError(f"{plain['class_path']} is no {base.__name__}")
     return built(**_value_from_plain(plain["init_args"]))
@@ -99,6 +99,11 @@ def _factory_to_plain(factory: Callable, field: str) -> str | dict[str, Any]:
             raise ValueError(f"{field}={factory} has positional arguments: give them by name")
     if not isinstance(built, type) and (init_args or not isinstance(built, FunctionType)):
         raise ValueError(f"{field}={built} is no class: write it as a class with init_args")
+    if isinstance(built, FunctionType) and not _returns(built, _FACTORIES[field]):
+        raise ValueError(
+            f"{field}={built.__qualname__} does not say what it builds, so a checkpoint could not "
+            f"be trusted to name it: annotate what it returns, a {_FACTORIES[field].__name__}"
+        )
     path = _import_path(built)
     if not init_args:
         return path
@@ -108,13 +113,22 @@ def _factory_to_plain(factory: Callable, field: str) -> str | dict[str, Any]:
 def _factory_from_plain(plain: str | dict[str, Any], field: str, base: type) -> Callable:
     if isinstance(plain, str):
         plain = {"class_path": plain, "init_args": {}}
-    built, init_args = _import(plain["class_path"]), _value_from_plain(plain["init_args"])
+    built, init_args = import_named(plain["class_path"]), _value_from_plain(plain["init_args"])
     # What a checkpoint names is called with what it says: let that be nothing but network parts.
-    if isinstance(built, FunctionType) and not init_args:
+    if isinstance(built, FunctionType) and not init_args and _returns(built, base):
         return built
     if not (isinstance(built, type) and issubclass(built, base)):
         raise ValueError(f"{field}: {plain['class_path']} is no {base.__name__}")
     return partial(built, **init_args) if init_args else built
+
+
+def _returns(function: FunctionType, base: type) -> bool:
+    """Whether a function says that it builds such a part; YAML takes no other one either."""
+    try:
+        returned = get_type_hints(function).get("return")
+    except NameError:  # annotations that only a type checker can read
+        return False
+    return isinstance(returned, type) and issubclass(returned, base)
 
 
 def _value_to_plain(value: Any, where: str) -> Any:
@@ -143,20 +157,10 @@ def _value_from_plain(value: Any) -> Any:
 
 def _import_path(built: Any) -> str:
     path = f"{built.__module__}.{built.__qualname__}"
-    if built.__module__ == "__main__" or "." in built.__qualname__ or _import(path) is not built:
+    importable = built.__module__ != "__main__" and "." not in built.__qualname__
+    if not importable or import_named(path) is not built:
         raise ValueError(
             f"{path} cannot be imported where the checkpoint is used: "
             "define it at the top level of a module"
         )
     return path
-
-
-def _import(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be imported ({error}): "
-            "put the file that defines it on PYTHONPATH, or restore the class"
-        ) from error

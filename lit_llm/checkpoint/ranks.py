@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch.distributed as dist
 
+from lit_llm.checkpoint.folder import SaveFailed
 from lit_llm.checkpoint.manifest import CheckpointError
 
 Result = TypeVar("Result")
@@ -63,7 +63,7 @@ def together(ranks: Ranks, action: Callable[[], Result]) -> list[Result]:
     """Do something on every process and gather the results.
 
     Raises:
-        CheckpointError, ValueError, OSError, RuntimeError: what `action` raised on the first
+        CheckpointError, ValueError, SaveFailed, RuntimeError: what `action` raised on the first
             process on which it failed; on every process, so that none waits for one that is gone.
     """
     error: BaseException | None = None
@@ -102,14 +102,14 @@ class _Failure:
         if isinstance(error, ValueError) and _is_ours(error):
             kind = "CheckpointError" if isinstance(error, CheckpointError) else "ValueError"
             return cls(kind, str(error))
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return cls("ENOSPC", error.strerror or str(error))
+        if isinstance(error, SaveFailed):
+            return cls(str(error.errno), error.strerror or "")
         what = f"{type(error).__name__}: {error}"
         return cls("other", f"process {ranks.rank} of {ranks.size} failed: {what}")
 
     def as_exception(self) -> Exception:
-        if self.kind == "ENOSPC":
-            return OSError(errno.ENOSPC, self.text)
+        if self.kind.isdecimal():
+            return SaveFailed(int(self.kind), self.text)
         kinds = {"CheckpointError": CheckpointError, "ValueError": ValueError}
         return kinds.get(self.kind, RuntimeError)(self.text)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lit_llm.checkpoint.boxes import Box, box_at, is_spread
 from lit_llm.checkpoint.bundle import MODEL, TIED, TIED_TO, WEIGHTS, read_meta
+from lit_llm.checkpoint.manifest import unreadable
 from lit_llm.checkpoint.sharded import Shards, cut, is_sharded
 from lit_llm.checkpoint.training_state import OPTIMIZER, TRAINING, read_training, without_optimizer
 
@@ -94,7 +95,10 @@ class _Plain:
     """The same as Shards, for model.safetensors and training.ckpt."""
 
     def __init__(self, folder: Path) -> None:
-        self._weights = safe_open(folder / WEIGHTS, framework="pt")
+        try:
+            self._weights = safe_open(folder / WEIGHTS, framework="pt")
+        except SafetensorError as error:
+            raise unreadable(folder / WEIGHTS, error) from error
         self.training: dict[str, Any] = {}
         optimizer: dict[str, Tensor] = {}
         if (folder / TRAINING).is_file():  # absent where the model alone was published

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lit_llm.checkpoint.boxes import Box, covers, held_box, is_spread
-from lit_llm.checkpoint.manifest import CheckpointError, FileEntry, entry
+from lit_llm.checkpoint.hashed import Entries, write_bytes
+from lit_llm.checkpoint.manifest import CheckpointError, LaterFormat, unreadable
+from lit_llm.checkpoint.safetensors_file import write_tensors
 
 FORMAT = 1  # of shards.json; raised when an older reader would misread it
 INDEX = "shards.json"
@@ -86,7 +87,7 @@ def nbytes(shape: Sequence[int], dtype: str) -> int:
     return prod(shape) * getattr(torch, dtype).itemsize
 
 
-def write_shard(folder: Path, tensors: Mapping[str, Tensor], rank: int) -> dict[str, FileEntry]:
+def write_shard(folder: Path, tensors: Mapping[str, Tensor], rank: int) -> Entries:
     """Write what this process holds of some tensors to its file, and bring that to the disk.
 
     Returns:
@@ -95,14 +96,13 @@ def write_shard(folder: Path, tensors: Mapping[str, Tensor], rank: int) -> dict[
     if not tensors:
         return {}
     path = folder / file_name(rank)
-    write_tensors(path, {name: local(tensor).cpu() for name, tensor in tensors.items()})
-    return {path.name: entry(path)}
+    return {path.name: write_tensors(path, {name: local(t) for name, t in tensors.items()})}
 
 
-def write_index(folder: Path, shares: Sequence[Mapping[str, Claim]]) -> None:
-    """Write shards.json; `shares` is what `share_out` gave."""
+def write_index(folder: Path, shares: Sequence[Mapping[str, Claim]]) -> Entries:
+    """Write shards.json; `shares` is what `share_out` gave. Returns the manifest's entry."""
     text = json.dumps({"format": FORMAT, "tensors": _index(shares)}, sort_keys=True)
-    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+    return {INDEX: write_bytes(folder / INDEX, f"{text}\n".encode())}
 
 
 def is_sharded(folder: Path) -> bool:
@@ -123,7 +123,7 @@ class Shards:
         try:
             index = json.loads((folder / INDEX).read_bytes())
             if index["format"] > FORMAT:
-                raise CheckpointError(
+                raise LaterFormat(
                     f"{folder / INDEX} has format {index['format']}, this lit-llm reads up to "
                     f"{FORMAT}: install a later lit-llm"
                 )
@@ -176,28 +176,16 @@ class Shards:
 
     def _cut(self, file: str, name: str, where: tuple[slice, ...]) -> Tensor:
         if file not in self._files:
-            self._files[file] = safe_open(self.folder / file, framework="pt")
+            try:
+                self._files[file] = safe_open(self.folder / file, framework="pt")
+            except SafetensorError as error:
+                raise unreadable(self.folder / file, error) from error
         return cut(self._files[file], name, where)
 
 
 def cut(file: Any, name: str, where: tuple[slice, ...]) -> Tensor:
     """Some of a tensor in an open safetensors file; the rest is not read."""
     return file.get_slice(name)[where] if where else file.get_tensor(name)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write plain tensors as safetensors, with the permissions of any other new file."""
-    seen: set[int] = set()  # safetensors refuses two names for one storage: write it twice
-    whole = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        whole[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    path.touch()
-    mode = path.stat().st_mode  # safetensors makes files that only their owner reads
-    save_file(whole, path, metadata={"format": "pt"})
-    path.chmod(mode)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_llm.checkpoint import manifest
 from lit_llm.checkpoint.bundle import (
     MODEL,
     TIED,
@@ -25,8 +24,9 @@ from lit_llm.checkpoint.bundle import (
     read_tokenizer,
     write_description,
 )
-from lit_llm.checkpoint.folder import abandon, begin, explained_disk_full, finish
-from lit_llm.checkpoint.manifest import CheckpointError, FileEntry
+from lit_llm.checkpoint.folder import abandon, begin, explained, finish
+from lit_llm.checkpoint.hashed import Entries
+from lit_llm.checkpoint.manifest import CheckpointError
 from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks, Ranks, on_first, together
 from lit_llm.checkpoint.reader import Reader
 from lit_llm.checkpoint.sharded import (
@@ -49,6 +49,7 @@ from lit_llm.checkpoint.training_state import (
     without_weights,
     write_training,
 )
+from lit_llm.checkpoint.verification import NOTICEABLE, verified
 
 __all__ = [
     "OneRank",
@@ -89,27 +90,28 @@ def save_distributed(checkpoint: Mapping[str, Any], path: str | Path, ranks: Ran
         nbytes(claim.box.shape, claim.dtype) for share in shares for claim in share.values()
     )
     made: list[Path] = []  # by rank 0
-    known: dict[str, FileEntry] = {}
+    known: Entries = {}
 
     def make() -> Path:
         made.append(begin(target, replace=True, bytes_needed=size))
         return made[0]
 
-    def write() -> dict[str, FileEntry]:
+    def write() -> Entries:
         if not temporary.is_dir():
             raise CheckpointError(
                 f"process {ranks.rank} does not see {temporary}, which process 0 has made: "
                 "checkpoints go to a file system that all nodes share"
             )
-        with explained_disk_full(target, size):
+        with explained(target, size):
             mine = {name: tensors[name] for name in shares[ranks.rank]}
             return write_shard(temporary, mine, ranks.rank)
 
     def complete() -> None:
-        with explained_disk_full(target, size):
-            write_index(temporary, shares)
-            write_training(temporary, training)
-            write_description(temporary, checkpoint[OURS]["bundle"], checkpoint[OURS]["tokenizer"])
+        with explained(target, size):
+            known.update(write_index(temporary, shares))
+            known.update(write_training(temporary, training))
+            bundle, tokenizer = checkpoint[OURS]["bundle"], checkpoint[OURS]["tokenizer"]
+            known.update(write_description(temporary, bundle, tokenizer))
             finish(temporary, target, known)
 
     try:
@@ -140,9 +142,9 @@ def load_distributed(
             same on every process.
     """
     folder = Path(ranks.broadcast(path))
-    verify_together(folder, ranks)
     checkpoint: dict[str, Any] = {}
-    together(ranks, lambda: checkpoint.update(_read(folder, weights, parameters)))
+    with verified(folder, ranks):
+        together(ranks, lambda: checkpoint.update(_read(folder, weights, parameters)))
     return checkpoint
 
 
@@ -165,17 +167,8 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
 
 def verify_together(folder: Path, ranks: Ranks) -> None:
     """As `manifest.verify`, each process reading some of the files."""
-    files = on_first(ranks, lambda: manifest.listed(folder))
-    load, mine = [0] * ranks.size, {}
-    for name in sorted(files, key=lambda name: -files[name]["bytes"]):
-        reader = load.index(min(load))
-        load[reader] += files[name]["bytes"]
-        if reader == ranks.rank:
-            mine[name] = files[name]
-    parts = together(ranks, lambda: manifest.damage(folder, mine))
-    wrong = {name: reason for part in parts for name, reason in part.items()}
-    if wrong:
-        manifest.raise_damaged(folder, dict(sorted(wrong.items())))
+    with verified(folder, ranks, said_from=NOTICEABLE):
+        pass
 
 
 def _read(

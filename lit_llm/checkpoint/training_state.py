@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from lit_llm.checkpoint.manifest import CheckpointError
+from lit_llm.checkpoint.hashed import Entries, HashedFile
+from lit_llm.checkpoint.manifest import CheckpointError, unreadable
 
 TRAINING = "training.ckpt"
 OURS = "lit_llm"  # key of Lightning's dict: {"bundle": <for bundle.json>, "tokenizer": ...}
@@ -19,6 +21,8 @@ OPTIMIZERS = "optimizer_states"
 OPTIMIZER = (
     "optimizer."  # begins the names of its tensors in a sharded checkpoint: optimizer.ID.KEY
 )
+
+_EMPTY = torch.empty(0)
 
 
 def without_weights(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -74,19 +78,44 @@ def parameter_and_key(name: str) -> tuple[int, str]:
     return int(number), key
 
 
-def write_training(folder: Path, training: Mapping[str, Any]) -> None:
-    """Write training.ckpt.
+def write_training(folder: Path, training: Mapping[str, Any]) -> Entries:
+    """Write training.ckpt; returns the manifest's entry of it.
 
     Raises:
         ValueError: something in it could not be loaded again with `weights_only=True`.
     """
-    torch.save(dict(training), folder / TRAINING)
-    if unsafe := get_unsafe_globals_in_checkpoint(folder / TRAINING):  # reads opcodes, no tensor
+    refuse_unsafe(training)
+    with HashedFile(folder / TRAINING) as file:
+        torch.save(dict(training), cast(Any, file))
+    return {TRAINING: file.entry}
+
+
+def refuse_unsafe(training: Mapping[str, Any]) -> None:
+    """Refuse what `weights_only=True` would not load again.
+
+    Raises:
+        ValueError: names the classes and functions that it would have to call.
+    """
+    small = io.BytesIO()
+    torch.save(_without_content(dict(training)), small)
+    small.seek(0)
+    if unsafe := get_unsafe_globals_in_checkpoint(small):
         raise ValueError(
             f"the state of training holds {', '.join(sorted(unsafe))}, which cannot be loaded "
             "safely again:\nkeep plain values and tensors in hyperparameters and in state_dict() "
             "of callbacks, data and schedules"
         )
+
+
+def _without_content(value: Any) -> Any:
+    """The same tree of plain containers with one empty tensor in place of each plain tensor."""
+    if type(value) is Tensor:
+        return _EMPTY
+    if type(value) is dict:
+        return {key: _without_content(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_content(item) for item in value)
+    return value
 
 
 def read_training(folder: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -98,14 +127,23 @@ def read_training(folder: Path, *, map_location: Any = "cpu", mmap: bool = False
         mmap: read a tensor's bytes when they are used; they then are the file's own
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it holds what must not be called.
     """
     if not (folder / TRAINING).is_file():
         raise CheckpointError(
             f"{folder} holds weights but no {TRAINING}, so a run cannot go on from it: "
             "start a new one with model.init_from"
         )
-    return torch.load(folder / TRAINING, map_location=map_location, weights_only=True, mmap=mmap)
+    path = folder / TRAINING
+    try:
+        training = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except Exception as error:  # of pickle, zipfile or torch: a hash that agrees is no good will
+        raise unreadable(path, error) from error
+    if not isinstance(training, dict):
+        raise unreadable(path, TypeError(f"it holds a {type(training).__name__}"))
+    return training
 
 
 def tensor_bytes(value: Any) -> int:

@@ -1,10 +1,19 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from lit_llm.checkpoint.find import checkpoints, newest_valid, resolve
+from lit_llm.checkpoint import manifest
+from lit_llm.checkpoint.find import checkpoints, choose, newest_valid, resolve
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.manifest import CheckpointError
+
+
+def _writer(content: str):
+    def write(folder: Path) -> None:
+        (folder / "name").write_text(content)
+
+    return write
 
 
 @pytest.fixture
@@ -12,7 +21,7 @@ def run(tmp_path) -> Path:
     """Steps 9, 20 and 100, a best one, a save in progress, and folders that are no checkpoints."""
     folder = tmp_path / "quickstart" / "pretrain"
     for name in ("step-00000100", "step-9", "step-00000020", "best"):
-        write_folder(folder / name, lambda inner, name=name: (inner / "name").write_text(name))
+        write_folder(folder / name, _writer(name))
     write_folder(folder / "step-00000300.tmp-1-00c0ffee", lambda inner: None)
     (folder / "samples").mkdir()
     (folder / "metrics.csv").write_text("step,loss\n")
@@ -126,3 +135,46 @@ def test_a_file_of_a_checkpoint_is_answered_with_its_folder(run):
 
 def test_an_interrupted_save_is_no_checkpoint(run):
     assert "interrupted save" in _message(run / "step-00000300.tmp-1-00c0ffee")
+
+
+def test_a_choice_says_what_was_chosen_and_why(run):
+    newest, older = run / "step-00000100", run / "step-00000020"
+    text = str(choose("last", run))
+    assert re.fullmatch(
+        rf"going on from {newest} \(the newest valid one, verified 13 bytes in 0\.\d s\)", text
+    )
+    (newest / "name").write_text("step-00000101")
+    choice = choose("last", run)
+    assert choice.folder == older
+    assert choice.why.endswith(
+        f"; passed over: {newest}/name is damaged: its SHA-256 is not the manifest's: "
+        "the content has changed"
+    )
+    assert str(choose(older)) == f"going on from {older} (as asked for)"
+
+
+def test_a_process_that_is_not_the_first_looks_at_sizes_only(run):
+    (run / "step-00000100" / "name").write_text("step-00000101")
+    assert choose("last", run, content=False) == (run / "step-00000100", "the newest valid one")
+    (run / "step-00000100" / "name").write_text("step")
+    choice = choose("last", run, content=False)
+    assert choice.folder == run / "step-00000020"
+    assert "4 bytes instead of 13" in choice.why
+
+
+def test_descriptions_of_a_checkpoint_that_is_named_are_checked_at_once(run):
+    """They are read before the tensors: to compare the configuration, say."""
+    (run / "step-9" / "name").write_text("step-8")
+    assert "step-9/name is damaged" in _message(run / "step-9")
+
+
+def test_the_checkpoint_of_a_later_version_is_not_passed_over(run, monkeypatch):
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+    write_folder(run / "step-00000200", _writer("new"))
+    monkeypatch.undo()
+    message = _message("last", run)
+    assert message == (
+        f"{run}/step-00000200/manifest.json has format 2, this lit-llm reads up to 1: "
+        "install a later lit-llm"
+    )
+    assert _message(run / "step-00000200") == message

@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_llm.checkpoint.folder import (
+    SaveFailed,
     abandon,
     begin,
     clean_leftovers,
@@ -19,7 +21,10 @@ from lit_llm.checkpoint.manifest import MANIFEST, CheckpointError, is_complete, 
 
 
 def _writer(content: str):
-    return lambda folder: (folder / "content.txt").write_text(content)
+    def write(folder: Path) -> None:
+        (folder / "content.txt").write_text(content)
+
+    return write
 
 
 def _dead_pid() -> int:
@@ -167,7 +172,7 @@ from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.manifest import verify
 run = Path(sys.argv[1])
 big = {"weight": torch.zeros(3_000_000, dtype=torch.uint8)}
-write_folder(run / "step-1", lambda folder: (folder / "content.txt").write_text("old"))
+write_folder(run / "step-1", lambda folder: print("old", file=(folder / "content").open("w")))
 for save in (torch.save, save_file, lambda _, path: path.write_bytes(bytes(3_000_000))):
     try:
         write_folder(run / "step-2", lambda folder: save(big, folder / "weights"))
@@ -241,3 +246,46 @@ def test_only_checkpoints_are_removed(tmp_path):
     assert is_complete(tmp_path / "step-00000001")
     remove_folder(tmp_path / "step-00000001")
     assert not (tmp_path / "step-00000001").exists()
+
+
+def test_what_a_disk_refuses_is_said_with_the_path(tmp_path):
+    def write(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(SaveFailed) as raised:
+        write_folder(tmp_path / "step-00000001", write)
+    assert str(raised.value) == (
+        f"saving {tmp_path}/step-00000001 failed: [Errno 13] Permission denied. "
+        "Earlier checkpoints are untouched"
+    )
+    assert raised.value.errno == errno.EACCES
+
+
+def test_a_limit_on_the_size_of_files_is_told_from_a_full_disk(tmp_path):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
+    try:
+        with pytest.raises(SaveFailed, match=r"may write, 2,000 bytes \(ulimit -f\).* 3,001 bytes"):
+            write_folder(tmp_path / "step-00000001", _writer("x" * 3001), bytes_needed=3001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_said_and_ends_nothing(tmp_path, monkeypatch):
+    def fail(path, **options):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    target, dead = tmp_path / "best", f"step-00000002.tmp-{_dead_pid()}-00c0ffee"
+    write_folder(target, _writer("old"))
+    (tmp_path / dead).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", fail)
+        with pytest.warns(UserWarning, match=r"best\.old-.* cannot be removed.*busy"):
+            write_folder(target, _writer("new"), replace=True)
+        with pytest.warns(UserWarning, match="cannot be removed") as said:
+            assert clean_leftovers(tmp_path) == []
+        assert any(dead in str(warning.message) for warning in said)
+    assert (target / "content.txt").read_text() == "new"
+    assert len(clean_leftovers(tmp_path)) == 2
+    assert list(tmp_path.iterdir()) == [target]

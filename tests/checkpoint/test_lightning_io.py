@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -14,6 +16,7 @@ from lit_llm.checkpoint.find import checkpoints, resolve
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.checkpoint.manifest import CheckpointError, is_complete, seal, verify
 from lit_llm.checkpoint.plain import gpt_to_plain
+from lit_llm.checkpoint.sharded_io import OneRank, save_distributed
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 
@@ -231,3 +234,42 @@ def test_the_tokenizer_class_is_named_in_the_folder(tmp_path, tokenizer):
     FolderCheckpointIO().save_checkpoint({"state_dict": state, "lit_llm": ours}, tmp_path / "a")
     named = json.loads((tmp_path / "a" / "tokenizer_class.json").read_text())
     assert named["class_path"] == "their_parts.Letters"
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    io = FolderCheckpointIO()
+    io.save_checkpoint({"state_dict": {}}, tmp_path / "a")
+
+    def fail(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.warns(UserWarning, match="the old checkpoint .*/a cannot be removed.*denied"):
+            io.remove_checkpoint(tmp_path / "a")
+    verify(tmp_path / "a")
+
+
+def test_a_save_reads_nothing_that_it_wrote_but_the_tokenizers_files(tmp_path, tokenizer):
+    """Of all opened files: the hash is computed while they are written."""
+    read = set()
+    recording = [True]
+
+    def record(event, arguments):
+        if event == "open" and recording and str(tmp_path) in str(arguments[0]):
+            path, _, flags = arguments
+            folder = flags & getattr(os, "O_DIRECTORY", 0) or Path(path).is_dir()
+            if flags & (os.O_WRONLY | os.O_RDWR) != os.O_WRONLY and not folder:
+                read.add(Path(path).name)
+
+    sys.addaudithook(record)  # it stays for good, hence the switch
+    gpt = GPT(CONFIG)
+    state = {f"gpt.{name}": tensor for name, tensor in gpt.state_dict().items()}
+    ours = {"bundle": {"model": gpt_to_plain(CONFIG)}, "tokenizer": tokenizer}
+    checkpoint = {"state_dict": state, "lit_llm": ours, "optimizer_states": []}
+    FolderCheckpointIO().save_checkpoint(checkpoint, tmp_path / "plain")
+    save_distributed(checkpoint, tmp_path / "sharded", OneRank())
+    assert read <= set(TOKENIZER_FILES)
+    (tmp_path / "plain" / "bundle.json").read_bytes()
+    assert "bundle.json" in read  # it does see what is read
+    recording.clear()

@@ -1,19 +1,26 @@
+import errno
+import hashlib
 import json
+import os
 import random
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from lit_llm.checkpoint import manifest
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.manifest import (
     MANIFEST,
     CheckpointError,
+    LaterFormat,
     damage,
     entry,
     is_complete,
     listed,
     seal,
+    sync_entries,
     verify,
 )
 
@@ -131,3 +138,48 @@ def test_what_others_have_hashed_is_not_read_again(tmp_path):
     assert list(damage(tmp_path, {"mine": listed(tmp_path)["mine"]})) == []
     with pytest.raises(CheckpointError, match=r"unseen is damaged.*missing \(and also seen\)"):
         verify(tmp_path)
+
+
+def test_the_manifests_of_earlier_versions_are_read(folder):
+    """They named no format, and their own hash was that of the files alone."""
+    files = listed(folder)
+    own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    text = json.dumps({"files": files, "sha256": own}, indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST).write_text(text)
+    verify(folder)
+    (folder / MANIFEST).write_text(text.replace("3", "4", 1))
+    with pytest.raises(CheckpointError, match=f"{MANIFEST} is damaged"):
+        verify(folder)
+
+
+def test_a_later_format_is_refused_and_not_taken_for_damage(folder, monkeypatch):
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+    seal(folder)
+    verify(folder)
+    monkeypatch.undo()
+    with pytest.raises(LaterFormat, match="format 2, this lit-llm reads up to 1: install"):
+        verify(folder)
+    text = (folder / MANIFEST).read_text()
+    assert '"format": 2' in text
+    (folder / MANIFEST).write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(CheckpointError, match=f"{MANIFEST} is damaged"):  # a number that flipped
+        verify(folder)
+
+
+def test_a_file_that_the_disk_cannot_read_is_named(folder, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(manifest, "_sha256", fail)
+    with pytest.raises(CheckpointError, match=r"bundle.json is damaged: it cannot be read: Input"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_file_system_that_syncs_no_folders_is_no_error(tmp_path, monkeypatch, number, passes):
+    def fail(descriptor):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with nullcontext() if passes else pytest.raises(OSError, match="no"):
+        sync_entries(tmp_path)

@@ -125,8 +125,9 @@ def test_unknown_and_missing_fields_are_named():
     [
         ("their_partz.Scaled", "their_partz.Scaled cannot be imported (No module named"),
         ("their_parts.Gone", "their_parts.Gone cannot be imported"),
-        ({"class_path": "subprocess.Popen", "init_args": {}}, "Popen is no Attention"),
-        ({"class_path": "os.system", "init_args": {"command": "true"}}, "os.system is no Attent"),
+        ({"class_path": "subprocess.Popen", "init_args": {}}, "subprocess.Popen is no part of a"),
+        ({"class_path": "os.system", "init_args": {"command": "true"}}, "os.system is no part of"),
+        ("torch.hub.load", "attention: torch.hub.load is no Attention"),
         ("torch.nn.Linear", "attention: torch.nn.Linear is no Attention"),
         (
             {"class_path": "their_parts.shared", "init_args": {"layer": 1}},

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lit_llm.checkpoint.folder import SaveFailed
 from lit_llm.checkpoint.manifest import CheckpointError, listed
 from lit_llm.checkpoint.ranks import OneRank, Ranks, on_first, together
 
@@ -75,7 +76,8 @@ def test_what_the_first_one_did_is_known_to_all():
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        (OSError(errno.ENOSPC, "disk full"), OSError, "disk full"),
+        (SaveFailed(errno.ENOSPC, "disk full"), SaveFailed, "^disk full"),
+        (SaveFailed(errno.EFBIG, "too large"), SaveFailed, "^too large"),
         (OSError(errno.EIO, "bad disk"), RuntimeError, r"process 1 of 3 failed: OSError.*bad disk"),
         (KeyError("a"), RuntimeError, "process 1 of 3 failed: KeyError: 'a'"),
     ],
@@ -96,7 +98,7 @@ def test_a_refusal_of_ours_stays_one(tmp_path):
 
 
 def test_a_full_disk_keeps_its_number():
-    outcomes = raising(OSError(errno.ENOSPC, "disk full"), on=2)
+    outcomes = raising(SaveFailed(errno.ENOSPC, "disk full"), on=2)
     assert [outcome.errno for outcome in outcomes] == [errno.ENOSPC] * 3
 
 

@@ -3,8 +3,10 @@ import copy
 import pytest
 import torch
 
+from lit_llm.checkpoint.manifest import CheckpointError
 from lit_llm.checkpoint.training_state import (
     put_optimizer_back,
+    read_training,
     tensor_bytes,
     without_optimizer,
     without_weights,
@@ -52,3 +54,17 @@ def test_a_save_of_weights_only_has_no_optimizer(checkpoint):
 def test_bytes_are_counted_in_any_depth():
     tree = {"a": torch.zeros(3), "b": [(torch.zeros(2, dtype=torch.bfloat16), 7)], "c": "text"}
     assert tensor_bytes(tree) == 12 + 4
+
+
+def test_a_file_that_would_have_to_be_called_or_is_no_state_is_named_and_not_run(tmp_path):
+    class Call:
+        def __reduce__(self):
+            return (tmp_path.joinpath, ("never",))
+
+    for content in ({"a": Call()}, torch.ones(2), [1, 2]):
+        torch.save(content, tmp_path / "training.ckpt")
+        with pytest.raises(CheckpointError, match=r"training\.ckpt is no file of a checkpoint"):
+            read_training(tmp_path)
+    (tmp_path / "training.ckpt").write_bytes(b"PK\x03\x04 and not much more")
+    with pytest.raises(CheckpointError, match="do not use it"):
+        read_training(tmp_path)
