@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,6 +92,9 @@ class GPTConfig:
                 f"head_dim={self.channels_per_head} is odd, but RoPE turns channels in pairs: "
                 "make d_model / n_head even, or give an even head_dim"
             )
+        for name in ("rope_theta", "norm_eps"):
+            if hasattr(self, name) and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is no share: give 0 <= dropout < 1")
 

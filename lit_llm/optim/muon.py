@@ -35,7 +35,13 @@ class Muon(Optimizer):
 
     A matrix that is sharded over devices is gathered for its update, which every device computes
     and takes its own part of: the exchange of one more all-gather a step, and no other result.
+
+    With an attribute `found_inf`, a float scalar on the device, a step changes nothing where that
+    is 1: neither parameters nor state. PyTorch's fused optimizers have the same.
     """
+
+    skips_on_device = True
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -68,37 +74,53 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            rule = self._muon if group["kind"] == "matrix" else self._adam
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
+                state = self._state_of(parameter, group["kind"])
+                changing = [parameter, *state.values()]
+                before = [] if self.found_inf is None else [t.clone() for t in changing]
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule = self._muon if group["kind"] == "matrix" else self._adam
-                rule(parameter, parameter.grad, group)
+                rule(parameter, parameter.grad, state, group)
+                for tensor, old in zip(changing, before, strict=False):
+                    tensor.copy_(torch.where(self.found_inf == 1, old, tensor))  # type: ignore[arg-type]
         return loss
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _state_of(self, parameter: Tensor, kind: str) -> dict[str, Tensor]:
         state = self.state[parameter]
+        if kind == "matrix":
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            return state
         if not state:
-            state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        # On the device, which alone knows whether a step counts.
+        state["step"] = state["step"].to(parameter.device)
+        return state
+
+    def _muon(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+    ) -> None:
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(momentum, group["momentum"])
         # An orthogonal (m, n) matrix has RMS 1/sqrt(max(m, n)); AdamW's updates have about 0.2.
         scale = 0.2 * max(parameter.shape) ** 0.5
         parameter.sub_(_orthogonal(update, group["ns_steps"]), alpha=group["lr"] * scale)
 
-    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+    def _adam(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+    ) -> None:
         beta_1, beta_2 = group["betas"]
-        state["step"] += 1
-        step = state["step"].item()
+        step = state["step"].add_(1)
         mean = state["exp_avg"].lerp_(gradient, 1 - beta_1)
         square = state["exp_avg_sq"].mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
-        denominator = (square / (1 - beta_2**step)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(mean, denominator, value=-group["lr"] / (1 - beta_1**step))
+        # In float32: a scalar on a GPU takes the dtype of its tensor, which may be bfloat16.
+        denominator = (square.float() / (1 - beta_2**step)).sqrt_().add_(group["eps"])
+        change = mean.float() / denominator.mul_(1 - beta_1**step)
+        parameter.sub_(change, alpha=group["lr"])
 
 
 def _orthogonal(update: Any, steps: int) -> Tensor:

@@ -33,7 +33,7 @@ def normalize_and_clip(
                 mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
                 by_mesh.setdefault(mesh, []).append(parameter)
     if not by_mesh:
-        return torch.zeros(())
+        return torch.zeros((), device=factor.device)
 
     # Norms of tensors on different meshes cannot be taken at once, but their squares add up.
     norms = []

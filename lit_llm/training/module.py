@@ -36,6 +36,7 @@ from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.optim.schedule import Schedule
 from lit_llm.training.gradients import normalize_and_clip
+from lit_llm.training.guards import Guards
 from lit_llm.training.loops import (
     apply_configured_options,
     count_batches,
@@ -43,8 +44,9 @@ from lit_llm.training.loops import (
 )
 from lit_llm.training.meter import TrainMeter, ValMeter
 from lit_llm.training.parallel import build, copy_full
-from lit_llm.training.resume import compare
+from lit_llm.training.resume import compare, compare_data
 from lit_llm.training.seeds import mix
+from lit_llm.training.skipping import skip_where, skips_on_device
 from lit_llm.training.strategy import Sharded
 
 
@@ -98,6 +100,8 @@ class LitLLM(L.LightningModule):
         """The whole configuration of the run, as plain values; the command line sets it."""
         self.gpt: GPT | None = None
         self._configured: list[dict[str, Any]] = []
+        self.guards = Guards()
+        """Who may leave out a step; the callbacks that guard a run put themselves in."""
         self.train_meter = TrainMeter()
         self.val_meter = ValMeter()
 
@@ -182,6 +186,13 @@ class LitLLM(L.LightningModule):
         for line in apply_configured_options(self.trainer, self._configured):
             self.print(f"resumed with {line}")
         self.train_meter.reset()
+        if len(self.guards) and self.device.type != "cpu":
+            optimizer = self.trainer.optimizers[0]
+            if not skips_on_device(optimizer):
+                self.print(
+                    f"{type(optimizer).__name__} cannot leave out a step on the device: the guards "
+                    "wait for the device once a step; see docs/optim.md"
+                )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # Asked here, where the batch still is on the CPU: later it would wait for the device.
@@ -212,18 +223,26 @@ class LitLLM(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Make the gradient that of the mean over the step's valid tokens, then clip it."""
-        valid_tokens = self._dp_sum(self.train_meter.tokens)
-        self.train_meter.grad_norm = normalize_and_clip(
+        """Make the gradient that of the mean over the step's valid tokens, then clip it.
+
+        This is also where the guards judge the step, in the last moment before its update.
+        """
+        meter = self.train_meter
+        valid_tokens, loss = self._dp_sum(torch.stack((meter.tokens, meter.loss)))
+        meter.grad_norm = normalize_and_clip(
             optimizer,
             factor=self._data.nominal_tokens_per_step / valid_tokens.clamp(min=1),
             clip_val=gradient_clip_val,
             algorithm=gradient_clip_algorithm or "norm",
         )
-        if not self.train_meter.has_targets and int(valid_tokens) == 0:
+        if not meter.has_targets and int(valid_tokens) == 0:
             # Nothing to learn from: without gradients the optimizer passes every parameter by,
             # its moments and its weight decay included.
             optimizer.zero_grad(set_to_none=True)
+            return
+        step, mean = self.trainer.global_step + 1, loss / valid_tokens
+        if (skip := self.guards.judge(step, mean, meter.grad_norm)) is not None:
+            skip_where(optimizer, skip)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -236,6 +255,21 @@ class LitLLM(L.LightningModule):
                 metrics[f"lr/{group['kind']}"] = group["lr"]
             self.log_dict({**metrics, "step": float(step)})
         self.train_meter.reset()
+        self._hear_guards()
+
+    def _hear_guards(self) -> None:
+        """Let the guards hear what the device has decided, as far as nothing waits for it.
+
+        Log steps wait for the device in any case. Several processes have to hear at the same step,
+        and on GPUs each knows at another moment: there it is on log steps only.
+        """
+        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        on_log_step = self.trainer.global_step % every == 0
+        if on_log_step or self.trainer.world_size == 1 or self.device.type == "cpu":
+            self.guards.hear(wait=on_log_step)
+
+    def on_train_end(self) -> None:
+        self.guards.hear(wait=True)
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -285,12 +319,15 @@ class LitLLM(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        bundle = checkpoint["lit_llm"]["bundle"]
+        continues = self.trainer.state.fn == TrainerFn.FITTING
+        if continues:
             if self.run_config is not None:
-                for line in compare(checkpoint["lit_llm"]["bundle"]["config"], self.run_config):
+                for line in compare(bundle["config"], self.run_config):
                     self.print(line)
             count_batches(checkpoint, self._data.accumulate)
         assert self.gpt is not None
+        compare_data(bundle["data"], self._data.describe(), continues=continues)
         weights = checkpoint["state_dict"].items()
         check_weights(self.gpt, {name.removeprefix("gpt."): w for name, w in weights})
 

@@ -15,6 +15,7 @@ FREE = (
     "data.init_args.prepare_workers",
     "data.init_args.cache_dir",
     "data.init_args.max_bad_share",
+    "data.init_args.verify",
 )
 
 # What the new configuration decides from here on, said aloud.
@@ -24,7 +25,25 @@ APPLIED = (
     "model.groups",
     "model.schedule",
     "model.optimizer.init_args",
+    "nan_guard",
+    "spike_guard",
+    "trainer.gradient_clip_algorithm",
+    "trainer.overfit_batches",
+    "trainer.precision",
+    "run",
 )
+
+# Precisions that say what the weights themselves are; under any other one they are float32.
+WEIGHTS_IN = {
+    "bf16-true": "bfloat16",
+    "transformer-engine": "bfloat16",
+    "16-true": "float16",
+    "transformer-engine-float16": "float16",
+    "64-true": "float64",
+}
+SPELLINGS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+SPELLINGS |= {"64": "64-true"}
+OR_ANOTHER_RUN = "Give the old value to continue the run, or --run NAME to start another one"
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -38,18 +57,76 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """
     before, after = dict(_leaves(old)), dict(_leaves(new))
     changes = []
+    was, now = before.pop("model.init_from", None), after.pop("model.init_from", None)
+    if was != now:  # before the keys that follow from it
+        changes.append(_refuse_two_beginnings(was, now))
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
-        if was == now or _under(key, FREE):
+        if was == now or _under(key, FREE) or _is_masked(was) or _is_masked(now):
             continue
+        if key == "trainer.precision":
+            was, now = _refuse_other_weights(str(was), str(now))
+            if was == now:
+                continue
         if _under(key, APPLIED):
             changes.append(f"{key}: {was} -> {now} from here on")
         elif _under(key, TRAJECTORY):
             raise ValueError(
                 f"{key}={now!r}, but this run was made with {was!r}, and it decides the weights.\n"
-                "Give the old value to continue the run, or --run NAME to start another one"
+                + OR_ANOTHER_RUN
             )
     return changes
+
+
+def compare_data(old: dict[str, Any], new: dict[str, Any], *, continues: bool) -> None:
+    """Compare the data of a checkpoint, by content, with what the configuration's names lead to.
+
+    Args:
+        old: `data` of the checkpoint's description
+        new: the same of the data module
+        continues: whether the run goes on; otherwise only the tokenizer has to be the checkpoint's
+
+    Raises:
+        ValueError: the tokenizer is another one, or the text has changed since.
+    """
+    if old.get("tokenizer") != new["tokenizer"]:
+        raise ValueError(
+            "data.tokenizer is not the one that this checkpoint was trained with, though it may "
+            "have its name and size:\nits ids mean other text. Give the old one, or start a run "
+            "of its own"
+        )
+    if continues and old.get("fingerprint", new["fingerprint"]) != new["fingerprint"]:
+        raise ValueError(
+            "the text behind data.corpus has changed since this checkpoint, and it decides the "
+            "weights.\nPut the old files back to continue the run, or give --run NAME to start "
+            "another one"
+        )
+
+
+def _refuse_other_weights(was: str, now: str) -> tuple[str, str]:
+    was, now = SPELLINGS.get(was, was), SPELLINGS.get(now, now)
+    before, after = (WEIGHTS_IN.get(precision, "float32") for precision in (was, now))
+    if before != after:
+        raise ValueError(
+            f"trainer.precision={now} keeps the weights in {after}, but this run has them in "
+            f"{before} ({was}).\n" + OR_ANOTHER_RUN
+        )
+    return was, now
+
+
+def _refuse_two_beginnings(was: str | None, now: str | None) -> str:
+    if was is None:
+        raise ValueError(
+            f"model.init_from={now} starts a run from old weights, but this one goes on from a "
+            "checkpoint, and did not start so.\nLeave model.init_from out to continue it, or give "
+            "--run NAME to start another one"
+        )
+    return f"model.init_from: {was} -> {now} has no effect: the weights are the checkpoint's"
+
+
+def _is_masked(value: Any) -> bool:
+    """Whether a secret stood here: whoever continues a run may have another key for the logger."""
+    return isinstance(value, str) and len(value) >= 3 and set(value) == {"*"}
 
 
 def _under(key: str, prefixes: tuple[str, ...]) -> bool:

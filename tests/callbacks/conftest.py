@@ -16,6 +16,9 @@ from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.data.batch import Batch
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.training.gradients import normalize_and_clip
+from lit_llm.training.guards import Guards
+from lit_llm.training.skipping import skip_where
 
 # Sizes all differ. 26 letters, then bos and eos.
 VOCAB, BOS, EOS, ROWS, LENGTH, VAL_BATCHES = 28, 26, 27, 3, 17, 2
@@ -59,9 +62,13 @@ class Data(L.LightningDataModule):
         super().__init__()
         self.tokenizer = Letters()
         self.card = {"documents": 1234567, "sources": {"<village>": 7}, "longest": 99.25}
+        self.fingerprint = "0123abcd"
         self.seq_len = LENGTH
         self.global_batch_size = ROWS
         self.nominal_tokens_per_step = ROWS * LENGTH  # 51
+
+    def samples_of_step(self, step: int) -> list[tuple[int, str, int]]:
+        return [(step, "letters", 100 + step)]
 
     def train_dataloader(self):
         accumulate = self.trainer.accumulate_grad_batches
@@ -89,6 +96,8 @@ class TinyLM(L.LightningModule):
         )
         self.objective = Objective()
         self.poison_at: int | None = None
+        self.poison_until: int | None = None
+        self.guards = Guards()
 
     def loss(self, batch: Batch) -> Tensor:
         logits = self.gpt(batch.tokens_BT)
@@ -96,9 +105,18 @@ class TinyLM(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.train_loss = self.loss(batch)
-        if self.trainer.global_step + 1 == self.poison_at:
+        first, step = self.poison_at, self.trainer.global_step + 1
+        if first is not None and first <= step <= (self.poison_until or first):
             self.train_loss = self.train_loss * float("nan")
         return self.train_loss
+
+    def configure_gradient_clipping(self, optimizer, *_, **__) -> None:
+        one = torch.ones(())
+        norm = normalize_and_clip(optimizer, factor=one, clip_val=None, algorithm="norm")
+        step = self.trainer.global_step + 1
+        skip = self.guards.judge(step, self.train_loss.detach(), norm)
+        if skip is not None:
+            skip_where(optimizer, skip)
 
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
         step = self.trainer.global_step
@@ -106,6 +124,7 @@ class TinyLM(L.LightningModule):
         if last and step % self.trainer.log_every_n_steps == 0:
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train/loss": self.train_loss, "lr": lr, "step": float(step)})
+        self.guards.hear(wait=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_loss = self.loss(batch)

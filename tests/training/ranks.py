@@ -29,6 +29,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.init import init_weights
 from lit_llm.model.size import skeleton
 from lit_llm.optim import Muon
+from lit_llm.training.guards import Judged, Opinion
 from lit_llm.training.module import LitLLM
 from lit_llm.training.parallel import build, copy_full
 from lit_llm.training.strategy import Sharded
@@ -87,6 +88,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled-checkpointing": {"compile": True, "activation_checkpointing": 1},
     "adamw": {"optimizer": adamw, "steps": 4},
     "muon": {"optimizer": muon, "steps": 3},
+    "adamw-skip": {"optimizer": adamw, "steps": 3, "guards": True},
+    "muon-skip": {"optimizer": muon, "steps": 3, "guards": True},
     "bf16-mixed": {"precision": "bf16-mixed"},
     "bf16-true": {"precision": "bf16-true"},
     "bf16-params": {"strategy": {"param_dtype": "bfloat16"}},
@@ -175,6 +178,16 @@ class Watch(L.Callback):
         self.gradient = whole({n: p.grad for n, p in pl_module.gpt.named_parameters()})
 
 
+class SkipSecond:
+    """A guard that leaves out step 2, on the device."""
+
+    def judge(self, step: int, numbers: torch.Tensor) -> Opinion:
+        return Opinion(torch.tensor(step == 2), numbers[0])
+
+    def learn(self, judged: Judged) -> None:
+        pass
+
+
 class CountReductions(TorchDispatchMode):
     """How often FSDP2 reduces gradients."""
 
@@ -227,6 +240,8 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
             compile=settings.get("compile", False),
             activation_checkpointing=settings.get("activation_checkpointing", 0),
         )
+        if settings.get("guards"):
+            module.guards.add(SkipSecond())
         module.objective.chunk_tokens = settings.get("chunk_tokens", 8192)
         # Nothing is compiled while such a mode looks on.
         reductions = CountReductions()

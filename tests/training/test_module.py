@@ -3,13 +3,16 @@ import copy
 import lightning as L
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from lit_llm.callbacks import NanGuard, SpikeGuard
 from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.optim import WarmupCosine
+from lit_llm.training.guards import Opinion
 from lit_llm.training.module import LitLLM
 
 T, V = 7, 11
@@ -74,6 +77,7 @@ def train(tmp_path):
         steps: int | None = None,
         clip: float | None = None,
         dropout: float = 0.0,
+        guards: tuple = (),
         **settings,
     ) -> Watch:
         config = GPTConfig(
@@ -94,6 +98,8 @@ def train(tmp_path):
         )
         sgd = lambda groups: torch.optim.SGD(groups, lr=1.0)  # noqa: E731
         module = LitLLM(config, optimizer=optimizer or sgd, **settings)
+        for guard in guards:
+            module.guards.add(guard)
         trainer.fit(module, Batches(batches, accumulate))
         return watch
 
@@ -147,6 +153,57 @@ def test_a_step_without_a_valid_token_changes_neither_weights_nor_moments(train)
     for index, moments in states[0].items():
         assert all(torch.equal(moments[name], states[1][index][name]) for name in moments)
         assert float(states[2][index]["step"]) == 2
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host asks a device for a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def fused_adamw(groups):
+    return torch.optim.AdamW(groups, lr=0.1, fused=True)
+
+
+def test_guards_let_the_host_wait_for_nothing_more(train):
+    parts = [batch(2, 14, seed) for seed in range(12)]
+    with Reads() as without:
+        plain = train(parts, 2, fused_adamw)
+    with Reads() as with_guards:
+        guarded = train(parts, 2, fused_adamw, guards=(NanGuard(), SpikeGuard("skip")))
+    assert with_guards.count == without.count
+    last = guarded.weights[-1]
+    assert all(torch.equal(last[name], weight) for name, weight in plain.weights[-1].items())
+
+
+def test_guards_judge_the_mean_loss_of_the_step_and_its_gradient_before_clipping(train):
+    class Notes:
+        def __init__(self):
+            self.judged = []
+
+        def judge(self, step, numbers):
+            return Opinion(torch.tensor(step == 2), torch.tensor(float(step)))
+
+        def learn(self, judged):
+            self.judged.append(judged)
+
+    # 3 + 14 valid tokens in the first step, none in the second, 5 in the third
+    parts = [batch(2, valid, seed) for seed, valid in enumerate((3, 14, 0, 0, 5, 0))]
+    notes = Notes()
+    watch = train(parts, 2, guards=(notes,), clip=1e-3)
+    assert [judged.step for judged in notes.judged] == [1, 3]  # nothing to judge in the second
+    # Lightning's losses are divided by the 28 nominal tokens of a step.
+    assert notes.judged[0].loss == pytest.approx(sum(watch.losses[:2]) * 28 / 17, rel=1e-5)
+    assert notes.judged[0].grad_norm > 0.1
+    assert all(
+        torch.equal(a, b) for a, b in zip(*(w.values() for w in watch.weights[1:4:2]), strict=True)
+    )
 
 
 def test_dropout_is_a_function_of_seed_step_and_micro_batch(train):

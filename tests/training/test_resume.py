@@ -1,6 +1,6 @@
 import pytest
 
-from lit_llm.training.resume import compare
+from lit_llm.training.resume import compare, compare_data
 
 RUN = {
     "seed_everything": 1,
@@ -60,3 +60,46 @@ def test_the_future_of_a_run_may_change_and_is_said(key, line):
 def test_what_decides_the_weights_must_not_change(key):
     with pytest.raises(ValueError, match=rf"{key}=7, but this run was made with .*\n.*--run NAME"):
         compare(RUN, changed(key, 7))
+
+
+@pytest.mark.parametrize(
+    ("was", "now"), [("32-true", "bf16-true"), (None, "64-true"), ("bf16-true", "bf16-mixed")]
+)
+def test_weights_do_not_change_their_dtype_within_a_run(was, now):
+    old = {**RUN, "trainer": {"precision": was}}
+    with pytest.raises(ValueError, match=rf"trainer.precision={now} keeps the weights in .*float"):
+        compare(old, {**RUN, "trainer": {"precision": now}})
+
+
+def test_another_precision_of_the_same_weights_is_applied_and_said():
+    old, new = ({**RUN, "trainer": {"precision": given}} for given in ("32-true", "bf16-mixed"))
+    assert compare(old, new) == ["trainer.precision: 32-true -> bf16-mixed from here on"]
+    for spelling in None, 32, "32":  # three more ways to say 32-true
+        assert compare(old, {**RUN, "trainer": {"precision": spelling}}) == []
+
+
+def test_a_run_that_is_continued_does_not_also_begin_from_old_weights():
+    with pytest.raises(ValueError, match=r"model\.init_from=base starts a run from old weights"):
+        compare(RUN, changed("model.init_from", "base"))
+    began = changed("model.init_from", "base")
+    assert compare(began, began) == []
+    (line,) = compare(began, changed("model.init_from", "moved/base"))
+    assert line.startswith("model.init_from: base -> moved/base has no effect")
+
+
+def test_another_key_for_a_hub_makes_no_other_run():
+    masked, none = changed("data.init_args.hub.token", "***"), RUN
+    assert compare(none, masked) == compare(masked, none) == []
+    with pytest.raises(ValueError, match=r"data\.init_args\.hub\.token"):
+        compare(none, changed("data.init_args.hub.token", "*"))
+
+
+def test_a_tokenizer_and_a_text_of_the_same_name_are_known_by_their_content():
+    data = {"tokenizer": "a1", "fingerprint": "b2"}
+    compare_data(data, data, continues=True)
+    for continues in True, False:
+        with pytest.raises(ValueError, match=r"data\.tokenizer is not the one"):
+            compare_data(data, {**data, "tokenizer": "a2"}, continues=continues)
+    with pytest.raises(ValueError, match=r"the text behind data\.corpus has changed"):
+        compare_data(data, {**data, "fingerprint": "b3"}, continues=True)
+    compare_data(data, {**data, "fingerprint": "b3"}, continues=False)  # a loss on other text

@@ -13,14 +13,22 @@ SCRIPT = Path(__file__).with_name("ranks.py")
 
 # One launch for all fast cases: starting processes takes longer than training in them.
 TWO = ("ddp", "fsdp", "fsdp@4", "fsdp+each", "tp+clip-value", "fsdp+muon", "tp", "tp+clip")
-TWO += ("tp+tied", "tp+chunks", "tp+checkpointing", "tp+bf16-params")
+TWO += ("tp+tied", "tp+chunks", "tp+checkpointing", "tp+bf16-params", "fsdp+muon-skip")
 TWO_SLOW = ("ddp+clip", "fsdp+clip", "fsdp+tied", "fsdp+chunks", "fsdp+checkpointing")
 TWO_SLOW += ("fsdp+compiled", "tp+muon", "fsdp+clip-value", "tp+own-part")
 TWO_SLOW += ("fsdp+own-part", "tp@4", "fsdp+bf16-mixed", "fsdp+bf16-true", "fsdp+bf16-params")
-TWO_SLOW += ("fsdp+compiled-checkpointing",)
+TWO_SLOW += ("fsdp+compiled-checkpointing", "fsdp+adamw-skip", "tp+adamw-skip", "tp+muon-skip")
 TWO_SLOW += ("tp+bf16-mixed", "tp+bf16-true", "ddp+bf16-mixed")
 FOUR = ("2d", "hsdp", "fsdp", "2d@4", "2d+clip", "2d+clip-value", "2d+tied", "2d+muon")
-FOUR += ("2d+checkpointing", "2d+own-part", "2d+bf16-params", "hsdp+clip", "hsdp+compiled")
+FOUR += (
+    "2d+adamw-skip",
+    "2d+muon-skip",
+    "2d+checkpointing",
+    "2d+own-part",
+    "2d+bf16-params",
+    "hsdp+clip",
+    "hsdp+compiled",
+)
 EIGHT = ("3d", "3d+clip")
 ROUNDED = "bf16"
 
