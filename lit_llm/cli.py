@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from lit_llm.commands.processes import exit_with_error
+from lit_llm.commands.secrets import redacted_output, remember_environment
 
 # command: (module with `run(command, arguments)`, help)
 COMMANDS = {
@@ -43,6 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     # It is read when torch is imported, which no line above does.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = sys.argv[1:] if arguments is None else arguments
+    remember_environment()
+    with redacted_output():
+        _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         commands = "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items())
         print(HELP.format(commands=commands))
@@ -63,7 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         lines = [line for line in str(refusal).splitlines() if line.strip()]
         exit_with_error("\n".join(lines[:3]))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Before training begins, and in validate, Ctrl-C is Lightning's, which exits with 1.
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
@@ -74,12 +84,12 @@ def user_error(error: BaseException) -> BaseException | None:
     Our own code refuses what it is given by a ValueError. One from the depths of a library is a
     bug until proven otherwise and keeps its traceback. The refusal may be the cause of what
     arrives here: jsonargparse wraps what the __init__ of a part says. Lightning has a class of
-    its own for what a user cannot have.
+    its own for what a user cannot have, and so has a disk that takes no checkpoint.
     """
     found: BaseException | None = None
     link: BaseException | None = error
     while link is not None:
-        if type(link).__name__ == "MisconfigurationException" or (
+        if type(link).__name__ in ("MisconfigurationException", "SaveFailed") or (
             isinstance(link, ValueError) and _raised_here(link)
         ):
             found = link

@@ -6,8 +6,11 @@ from lit_llm.callbacks.nan_guard import NanGuard, NotFinite
 from lit_llm.callbacks.progress import Progress
 from lit_llm.callbacks.run_report import RunReport, write_report
 from lit_llm.callbacks.samples import Samples
+from lit_llm.callbacks.signals import Signals, Stopped
+from lit_llm.callbacks.spike_guard import SpikeGuard
 from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
+from lit_llm.callbacks.watchdog import Watchdog
 
 __all__ = [
     "CSVLog",
@@ -17,7 +20,11 @@ __all__ = [
     "Progress",
     "RunReport",
     "Samples",
+    "Signals",
+    "SpikeGuard",
+    "Stopped",
     "TensorBoardLog",
     "Throughput",
+    "Watchdog",
     "write_report",
 ]

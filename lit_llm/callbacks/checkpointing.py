@@ -14,13 +14,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
 from lit_llm.callbacks.nan_guard import NotFinite
+from lit_llm.checkpoint.manifest import MANIFEST
+from lit_llm.checkpoint.space import check_space
+from lit_llm.training.guards import Rewind
+from lit_llm.training.strategy import Sharded
 
 
 class Checkpoint(ModelCheckpoint):
     """Saves folders named `step-00000500` into the run folder.
 
-    It saves at the times below, at the end of training, and when training breaks off (SIGTERM,
-    Ctrl-C, an error) with the weights of the last finished step. No `last` exists: the newest is
+    It saves at the times below, at the end of training, and when training breaks off (a signal,
+    an error) with the weights of the last finished step. No `last` exists: the newest is
     the folder with the largest number. What the disk holds decides what is removed, so
     resuming changes nothing.
 
@@ -81,6 +85,7 @@ class Checkpoint(ModelCheckpoint):
         self._only_at_validation = self.every_n_steps is None and trainer.enable_validation
         if self._best_step is not None and not self._path(self._best_step).exists():
             self._best_step = self._best_score = None
+        self._refuse_small_disk(trainer, pl_module)
         self._set_aside_later_checkpoints(trainer)
         self._ready = True
 
@@ -119,15 +124,27 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Save the last finished step, where that is possible."""
-        if not self._ready or isinstance(exception, NotFinite):
+        if not self._ready or isinstance(exception, NotFinite | Rewind):
             return
         if trainer.global_step == self._last_global_step_saved:  # no step since, or none at all
             return
-        # A save needs every rank, and only SIGTERM is sure to reach all of them at one step.
+        # A save needs every rank, and only a signal's end is sure to reach all at one step.
         alone = trainer.world_size == 1
         if isinstance(exception, SIGTERMException) or (alone and not self._updating):
             self._save(trainer)
             rank_zero_info(f"training broke off: {self._path(trainer.global_step)} has its state")
+
+    def save_now(self, trainer: L.Trainer) -> Path | None:
+        """Save the last finished step, on every rank, unless it is saved already.
+
+        Returns:
+            Where it is; None if this session has finished no step, or saves nothing.
+        """
+        if not self._ready or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        self._save(trainer)
+        path = self._path(trainer.global_step)
+        return path if path.exists() else None
 
     def _save(self, trainer: L.Trainer, is_best: bool = False) -> None:
         step = trainer.global_step
@@ -162,12 +179,26 @@ class Checkpoint(ModelCheckpoint):
             if step != self._best_step:
                 trainer.strategy.remove_checkpoint(self._path(step))
 
+    def _refuse_small_disk(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Ask before the first step whether two checkpoints fit; all processes end if not."""
+        files = trainer.world_size if isinstance(trainer.strategy, Sharded) else 1
+        refusal = None
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            try:
+                check_space(Path(self.dirpath or ""), module, trainer.optimizers, files=files)
+            except ValueError as error:
+                refusal = str(error)
+        refusal = trainer.strategy.broadcast(refusal)
+        if refusal is not None:
+            raise ValueError(refusal)
+
     def _set_aside_later_checkpoints(self, trainer: L.Trainer) -> None:
         """Move what lies after the step that this session starts from out of the run's way.
 
         Else the run would have two futures in one folder, and resume in the wrong one.
         """
-        later = [step for step in self._saved_steps() if step > trainer.global_step]
+        there = self._saved_steps(complete=False)  # one that lost its manifest is in the way too
+        later = [step for step in there if step > trainer.global_step]
         if later and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(self.dirpath or "")
             names = (folder / f"abandoned-{n}" for n in count(1))
@@ -181,13 +212,13 @@ class Checkpoint(ModelCheckpoint):
             )
         trainer.strategy.barrier("abandoned checkpoints")
 
-    def _saved_steps(self) -> list[int]:
-        """Steps of the complete checkpoints in the folder, ascending."""
-        folders = Path(self.dirpath or "").glob("step-*/manifest.json")
+    def _saved_steps(self, *, complete: bool = True) -> list[int]:
+        """Steps of the checkpoints in the folder, ascending; else also of those that were one."""
         return sorted(
-            int(folder.parent.name.removeprefix("step-"))
-            for folder in folders
-            if re.fullmatch(r"step-\d{8,}", folder.parent.name)
+            int(path.name.removeprefix("step-"))
+            for path in Path(self.dirpath or "").glob("step-*")
+            if re.fullmatch(r"step-\d{8,}", path.name)
+            and (not complete or (path / MANIFEST).is_file())
         )
 
     def _path(self, step: int) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib import metadata
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_llm.callbacks.csv_log import read_rows
 from lit_llm.callbacks.curves import draw
+from lit_llm.callbacks.environment import environment
 from lit_llm.callbacks.page import page, write_page
 from lit_llm.callbacks.samples import SAMPLES_FILE, read_samples
-from lit_llm.planning.peak_flops import device_name
 
 CARD_FILE = "data_card.json"
 ENVIRONMENT_FILE = "environment.json"
+SESSIONS_FILE = "sessions.jsonl"
 
 
 def write_report(run_dir: Path) -> Path:
@@ -61,19 +62,30 @@ class RunReport(L.Callback):
     """Writes the report when training ends, and when it breaks off after something was logged.
 
     A report that cannot be drawn never costs a run: it warns. At the start of training the data
-    card and the versions are put into the run folder, for the report and for whoever reads the
-    folder in a year.
+    card and the environment are put into the run folder, for the report and for whoever reads the
+    folder in a year; environment.json has the latest session's, sessions.jsonl those of all.
+
+    Args:
+        command_line: what was typed, without its secrets
     """
+
+    def __init__(self, command_line: Sequence[str] = ()) -> None:
+        self.command_line = command_line
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         run_dir = Path(trainer.default_root_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
+        about = environment(trainer, self.command_line)
         card = trainer.datamodule.card  # type: ignore[attr-defined]
-        for name, value in ((CARD_FILE, card), (ENVIRONMENT_FILE, environment(trainer))):
+        for name, value in ((CARD_FILE, card), (ENVIRONMENT_FILE, about)):
             text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
             (run_dir / name).write_text(text + "\n", encoding="utf-8")
+        began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        session = {"began": began, "step": trainer.global_step, **about}
+        with (run_dir / SESSIONS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(session, ensure_ascii=False, default=str) + "\n")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report(trainer)
@@ -96,26 +108,6 @@ class RunReport(L.Callback):
             rank_zero_warn(f"no report: {type(error).__name__}: {error}")
         else:
             rank_zero_info(f"report: {path}")
-
-
-def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """What a run stands on: versions, machine, precision."""
-    return {
-        **{name: _version(name) for name in ("lit-llm", "torch", "lightning")},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device_name(trainer.strategy.root_device),
-        "devices": trainer.world_size,
-        "strategy": type(trainer.strategy).__name__,
-        "precision": str(trainer.precision),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "runs from its folder, not installed"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

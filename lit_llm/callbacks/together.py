@@ -10,13 +10,10 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from pathlib import Path
 
 import lightning as L
-import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Tensor
 
 GONE = (
     "another process of this run is gone or stuck (its own output says more, if it had time to): "
@@ -49,11 +46,6 @@ class Together(L.Callback):
     """Watches over what the processes of a run have in common.
 
     - They start from the same checkpoint.
-    - SIGTERM stops all of them after the same step, and so they can save it. Each process tells
-      the others after a step whether it got one, over the CPU and without waiting; the answer is
-      read after the next step. (Lightning broadcasts inside the signal's handler, amid whatever
-      else is under way, which hung one job in three; and again before every micro-batch, which
-      is 0.9 ms on two gloo processes.)
     - When one is lost, the others say where they are, and end.
 
     It goes first among the callbacks: when a process dies, torchrun sends SIGTERM to the others
@@ -63,17 +55,14 @@ class Together(L.Callback):
         ValueError: this process would start from another checkpoint than the first one.
     """
 
-    def __init__(self) -> None:
-        self._group: dist.ProcessGroup | None = None
-        self._sigterm = False
-        self._asked: tuple[dist.Work, Tensor] | None = None
-
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.world_size == 1:
             return
         mine = str(trainer.ckpt_path)
         first = trainer.strategy.broadcast(mine)
-        if mine != first:
+        # The first has looked whether its choice is undamaged; the path of all is the first's.
+        anew = "None" in (mine, first)
+        if mine != first and (anew or not Path(first).is_dir()):
             raise ValueError(
                 f"this process starts from checkpoint {mine}, the first one from {first}: all "
                 "nodes must see the same runs_dir; put it on a file system that they share"
@@ -89,41 +78,6 @@ class Together(L.Callback):
         # NCCL's own watchdog aborts a process that waits too long, and raises nothing.
         if sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)
-        timeout = getattr(trainer.strategy, "_timeout", None)
-        self._group = dist.new_group(backend="gloo", timeout=timeout)
-        self._sigterm, self._asked = False, None
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)  # Lightning restores it at the end
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-
-    def _on_sigterm(self, *_: Any) -> None:
-        self._sigterm = True
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if self._group is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        if self._asked is not None:
-            answer, got_one = self._asked
-            answer.wait()
-            if got_one.item():
-                # Every process is here after the same step; Lightning ends training behind it.
-                trainer._signal_connector.received_sigterm = True
-        flag = torch.tensor([int(self._sigterm)])
-        work = dist.all_reduce(flag, dist.ReduceOp.MAX, self._group, async_op=True)
-        assert work is not None
-        self._asked = work, flag
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._asked is not None:
-            self._asked[0].wait()
-            self._asked = None
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from lit_llm.commands.secrets import redact_text
+
 PATIENCE_SECONDS = 10  # for the first process to fail too; imports differ by a second or two
 
 
@@ -28,8 +30,8 @@ def is_first_process() -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line for the user, once for all processes."""
-    if is_first_process():
+    """Print a line for the user, once for all processes; nothing if it is empty."""
+    if line and is_first_process():
         print(line, file=sys.stderr, flush=True)
 
 
@@ -48,5 +50,5 @@ def exit_with_error(text: str) -> None:
                 os._exit(2)
             time.sleep(0.1)
         text = f"process {rank()}: {text}"
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {redact_text(text)}", file=sys.stderr)
     sys.exit(2)

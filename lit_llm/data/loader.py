@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lit_llm.data.batch import Row, collate, empty_row
+from lit_llm.data.follow import follow_parent
 from lit_llm.data.order import Order
 
 
@@ -132,5 +133,6 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=follow_parent,
         generator=torch.Generator().manual_seed(0),
     )

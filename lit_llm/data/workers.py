@@ -7,11 +7,14 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -88,19 +91,44 @@ class Workers:
             self._pool = ProcessPoolExecutor(
                 self.count, multiprocessing.get_context("spawn"), initializer=_follow_parent
             )
-        waiting: deque[Future[R]] = deque()
+        waiting: deque[Future[R | _Refusal]] = deque()
         try:
             for job in jobs:
-                waiting.append(self._pool.submit(function, job))
+                waiting.append(self._pool.submit(_done, function, job))
                 if len(waiting) > 2 * self.count:  # enough to do, and few jobs in memory
-                    yield waiting.popleft().result()
+                    yield _result(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         except BrokenProcessPool:
             raise ValueError(
                 f"one of {self.count} worker processes was killed, perhaps for want of memory: "
                 "run again (what is done stays) with fewer workers"
             ) from None
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What our own code refused in another process."""
+
+    message: str
+
+
+def _done(function: Callable[[J], R], job: J) -> R | _Refusal:
+    """Call a function in a worker; a user's mistake comes out as one, without a traceback."""
+    try:
+        return function(job)
+    except ValueError as error:
+        last_frame = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(last_frame.filename).is_relative_to(Path(__file__).parents[1]):
+            return _Refusal(str(error))
+        raise
+
+
+def _result(future: Future[R | _Refusal]) -> R:
+    result = future.result()
+    if isinstance(result, _Refusal):
+        raise ValueError(result.message)
+    return result
 
 
 def _follow_parent() -> None:

@@ -1,6 +1,8 @@
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -148,3 +150,24 @@ def test_a_save_that_fails_is_not_tried_again(save, monkeypatch):
 def test_settings_that_save_nothing_are_refused(setting):
     with pytest.raises(ValueError, match="give 1 or more"):
         Checkpoint(**setting)
+
+
+def test_a_later_folder_that_lost_its_manifest_is_set_aside_too(save, run):
+    """Else the run could not save the step that it bears the name of."""
+    save(Checkpoint(every_n_steps=2, keep_last=None), max_steps=6)
+    (run / "step-00000006" / "manifest.json").unlink()
+    save(Checkpoint(every_n_steps=2), max_steps=6, ckpt_path=str(run / "step-00000004"))
+    assert names(run) == ["abandoned-1", "step-00000004", "step-00000006"]
+    assert not (run / "abandoned-1/step-00000006/manifest.json").exists()
+
+
+def test_a_run_whose_checkpoints_would_not_fit_does_not_begin(save, run, tiny_lm, monkeypatch):
+    free = SimpleNamespace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    size = sum(parameter.nbytes for parameter in tiny_lm().parameters())
+    count = len(list(tiny_lm().parameters()))
+    each = 3 * size + 4 * count  # the weights, AdamW's two moments, and its counts of steps
+    with pytest.raises(ValueError, match=f"need {2 * each:,} bytes .{each:,} each., 100 are free"):
+        save(Checkpoint())
+    assert not list(run.glob("step-*"))
+    save(Checkpoint(), fast_dev_run=True)  # saves nothing

@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 from io import BytesIO
 
@@ -109,11 +110,27 @@ def test_a_finished_run_leaves_a_whole_folder(fit, tmp_path, no_picture):
         "report.html",
         "report.png",
         "samples.jsonl",
+        "sessions.jsonl",
     ]
     html = (run / "report.html").read_text()
     assert "1,234,567" in html  # documents of the data card
     assert "&lt;village&gt;" in html
     assert "32-true" in html
+
+
+def test_every_session_of_a_run_is_on_record(fit, tmp_path, no_picture):
+    run = tmp_path / "run"
+    fit([Throughput(), RunReport(["python", "cli.py", "fit"])], logger=CSVLog(str(run)))
+    fit([Throughput(), RunReport(["again"])], logger=CSVLog(str(run)))
+    sessions = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
+    assert [session["command_line"] for session in sessions] == [
+        ["python", "cli.py", "fit"],
+        ["again"],
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", s["began"]) for s in sessions)
+    latest = json.loads((run / "environment.json").read_text())
+    assert latest.items() <= sessions[-1].items()
+    assert latest["data"] == "0123abcd"  # the fingerprint of the data
 
 
 def test_a_run_that_breaks_off_is_reported_too(fit, tmp_path, tiny_lm, monkeypatch, no_picture):

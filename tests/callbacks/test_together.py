@@ -45,13 +45,24 @@ def trainer(**attributes) -> SimpleNamespace:
     first = attributes.pop("first", None)
     strategy = SimpleNamespace(broadcast=lambda mine: first, root_device=torch.device("cpu"))
     given = {"world_size": 2, "global_rank": 1, "loggers": [], "num_devices": 2, "num_nodes": 1}
-    return SimpleNamespace(strategy=strategy, ckpt_path=None, **{**given, **attributes})
+    ckpt_path = attributes.pop("given_path", None)
+    return SimpleNamespace(strategy=strategy, ckpt_path=ckpt_path, **{**given, **attributes})
 
 
 def test_a_process_that_would_start_from_another_checkpoint_is_refused():
     with pytest.raises(ValueError, match="None, the first one from checkpoints/a/step-1: all node"):
         Together().setup(trainer(first="checkpoints/a/step-1"), None, "fit")
     Together().setup(trainer(first="None"), None, "fit")
+
+
+def test_the_first_process_decides_between_checkpoints_that_all_see(tmp_path):
+    """It alone has looked into their files; what is loaded is at its path."""
+    mine = str(tmp_path / "step-00000009")
+    Together().setup(trainer(first=str(tmp_path), given_path=mine), None, "fit")
+    with pytest.raises(ValueError, match=r"step-00000009, the first one from .*gone"):
+        Together().setup(trainer(first=str(tmp_path / "gone"), given_path=mine), None, "fit")
+    with pytest.raises(ValueError, match="step-00000009, the first one from None"):
+        Together().setup(trainer(first="None", given_path=mine), None, "fit")
 
 
 @pytest.fixture

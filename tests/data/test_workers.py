@@ -1,9 +1,13 @@
+import json
 import math
 import os
 
 import pytest
 
+from lit_llm.cli import user_error
 from lit_llm.data import workers
+from lit_llm.data.corpus import TextFiles
+from lit_llm.data.scan import ScanJob, scan
 from lit_llm.data.workers import Workers
 
 
@@ -29,6 +33,18 @@ def test_small_work_starts_no_process():
 def test_an_error_of_a_job_reaches_the_caller(at_once):
     with Workers(2, progress=False) as pool, pytest.raises(ValueError, match="nonnegative"):
         list(pool.map("roots", math.isqrt, [4, -1, 9, 16, 25]))
+
+
+def test_what_our_code_refuses_in_a_worker_is_the_users_mistake_and_no_bug(at_once, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (unit,) = TextFiles(tmp_path).units()
+    jobs = [ScanJob(unit, "what it was", tmp_path / f"scan{index}") for index in range(3)]
+    with Workers(2, progress=False) as pool, pytest.raises(ValueError, match="changed") as ours:
+        list(pool.map("reading", scan, jobs))
+    assert user_error(ours.value) is ours.value
+    with Workers(2, progress=False) as pool, pytest.raises(ValueError, match="Expecting") as bug:
+        list(pool.map("reading", json.loads, ["1", "{", "2"]))
+    assert user_error(bug.value) is None
 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_do(at_once):
