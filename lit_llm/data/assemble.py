@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -16,6 +16,7 @@ from lit_llm.data.atomic import new_folder
 from lit_llm.data.card import card_markdown, data_card
 from lit_llm.data.join import join_shards
 from lit_llm.data.scan import read_bad
+from lit_llm.data.sealed import MANIFEST, damaged, seal, sha256
 from lit_llm.data.settings import Preparation
 from lit_llm.data.shards import Shards
 from lit_llm.tokenizer.base import Tokenizer
@@ -39,18 +40,22 @@ class Prepared:
     work: dict[str, int]
     """Units that were scanned and encoded to get here; zeros where all was there."""
 
-    def verify(self) -> None:
-        """Compare every file with its SHA-256.
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, which has that of all other files: equal data, equal value."""
+        return sha256(self.folder / MANIFEST)
+
+    def verify(self) -> int:
+        """Compare every file, those of both splits and of the tokenizer, with its SHA-256.
+
+        Returns:
+            bytes of the token files that were read
 
         Raises:
             ValueError: a file is missing or is not what was written.
         """
-        for name, expected in _read_json(self.folder / "manifest.json").items():
-            path = self.folder / name
-            if not path.is_file() or _sha256(path) != expected:
-                raise ValueError(f"{path} is damaged: delete {self.folder} and prepare again")
-        for split in filter(None, (self.train, self.val)):
-            Shards(split).verify()
+        _require(self.folder, damaged(self.folder, threads=os.cpu_count() or 1))
+        return sum(path.stat().st_size for path in self.folder.rglob("*.bin"))
 
 
 def open_prepared(
@@ -64,10 +69,11 @@ def open_prepared(
         work: what it took to prepare it
 
     Raises:
-        ValueError: the folder is not complete.
+        ValueError: the folder is not complete, or a file is damaged. Token files are compared by
+            their size alone: `Prepared.verify` reads them.
     """
-    card = _read_json(folder / "card.json")
-    _read_json(folder / "manifest.json")
+    _require(folder, damaged(folder, tokens=False))
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     val = folder / "val" if card["settings"]["val_fraction"] else None
     for split in filter(None, (folder / "train", val)):
         Shards(split)
@@ -107,13 +113,7 @@ def assemble(
         with (folder / "bad.jsonl").open("w", encoding="utf-8", newline="\n") as handle:
             for record in chain.from_iterable(map(read_bad, scans)):
                 handle.write(json.dumps(record) + "\n")
-        in_manifest = [path for path in folder.rglob("*") if path.suffix != ".bin"]
-        hashes = {
-            path.relative_to(folder).as_posix(): _sha256(path)
-            for path in sorted(in_manifest)
-            if path.is_file()
-        }
-        _write(folder / "manifest.json", json.dumps(hashes, indent=1) + "\n")
+        seal(folder)
 
 
 def _unused_pieces(tokenizer: Tokenizer, folders: Sequence[Path]) -> dict[str, Any]:
@@ -145,15 +145,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(
-            f"{path} is missing or damaged: delete {path.parent} and prepare again"
-        ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _require(folder: Path, fault: Path | None) -> None:
+    if fault is not None:
+        state = "damaged" if fault.is_file() else "missing"
+        raise ValueError(f"{fault} is {state}: delete {folder} and prepare again")

@@ -46,6 +46,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def discard(folder: Path) -> None:
+    """Delete a folder; a killed process leaves no half of it under its name."""
+    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half done. Call it only where no other process writes."""
     for path in folder.glob("*/*.tmp-*"):

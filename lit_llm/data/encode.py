@@ -15,6 +15,7 @@ from lit_llm.data.atomic import new_folder
 from lit_llm.data.clean import byte_count
 from lit_llm.data.corpus.base import Conversation, Text, Unit
 from lit_llm.data.scan import good_documents, read_documents, require_unchanged
+from lit_llm.data.sealed import seal
 from lit_llm.data.shards import ShardWriter
 from lit_llm.data.split import cut_tail, held_out
 from lit_llm.tokenizer.base import Tokenizer
@@ -41,7 +42,7 @@ class EncodeJob:
 
 
 def encode(job: EncodeJob) -> None:
-    """Write train/, val/ and stats.json.
+    """Write train/, val/, stats.json and manifest.json.
 
     A text is stored as bos + its tokens + eos, a conversation as its template says.
 
@@ -72,6 +73,7 @@ def encode(job: EncodeJob) -> None:
         require_unchanged(job.unit, job.fingerprint)
         plain = {split: stats[split].__dict__ for split in SPLITS}
         (folder / "stats.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        seal(folder)
 
 
 def read_stats(folder: Path) -> dict[str, dict[str, Any]]:

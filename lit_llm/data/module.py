@@ -1,16 +1,19 @@
-"""The data as the Trainer takes it: text to learn from, or prompts to answer."""
+"""The data as the Trainer takes it: rows of tokens to learn from."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lit_llm.data.batch import Row
 from lit_llm.data.corpus import Corpus
@@ -26,11 +29,12 @@ from lit_llm.data.order import Order
 from lit_llm.data.packing import FirstFitRows, TooLong
 from lit_llm.data.parts import Part, given_tokenizer, open_rows
 from lit_llm.data.prepare import Prepared, prepare_all
-from lit_llm.data.prompts import Prompt, Questions, from_file, from_questions, from_texts
 from lit_llm.data.settings import OnBad, Preparation
 from lit_llm.data.shards import Shards
 from lit_llm.tokenizer import Tokenizer
 from lit_llm.tokenizer.base import class_path
+
+NOTICEABLE_SECONDS = 1.0
 
 
 class TextData(L.LightningDataModule):
@@ -59,6 +63,7 @@ class TextData(L.LightningDataModule):
         prepare_workers: processes that prepare; null: one per CPU core
         cache_dir: where prepared tokens are kept
         order_seed: another one gives another order to a run that is otherwise the same
+        verify: compare the prepared tokens with their SHA-256 before they are used
         tokenizer_from: a checkpoint whose tokenizer is used, as when fine-tuning
     """
 
@@ -82,6 +87,7 @@ class TextData(L.LightningDataModule):
         prepare_workers: int | None = None,
         cache_dir: str = ".cache/lit_llm",
         order_seed: int = 0,
+        verify: bool = True,
         tokenizer_from: str | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +105,7 @@ class TextData(L.LightningDataModule):
         self.too_long: TooLong = too_long
         self.num_workers = num_workers
         self.order_seed = order_seed
+        self.verify = verify
         self.seed = 0
         """The run's seed, set by whoever knows it before training begins."""
         self._given = given_tokenizer(tokenizer, tokenizer_from)
@@ -116,6 +123,8 @@ class TextData(L.LightningDataModule):
             workers=prepare_workers,
         )
         self._prepared: dict[str, Prepared] = {}
+        self._verified = False
+        self._fault: ValueError | None = None
         self._train: list[Rows] = []
         self._val: list[Rows] = []
 
@@ -135,8 +144,31 @@ class TextData(L.LightningDataModule):
         return self._prepared
 
     def prepare_data(self) -> None:
-        """Train the tokenizer and write the shards, unless the cache has them."""
-        assert self.prepared
+        """Train the tokenizer and write the shards, unless the cache has them; then verify them.
+
+        Before a fit, validate or test Lightning calls it in one process of each node, while the
+        others wait: on a node no file is read twice. What all of them read at once and in
+        milliseconds, the tokenizer and the card, is verified whenever it is opened.
+
+        Raises:
+            ValueError: a file is not what was written; names it. With several processes `setup`
+                raises it, in all of them: one that does not know would wait for this one.
+        """
+        prepared = self.prepared.values()
+        if not self.verify or self._verified:
+            return
+        start = time.monotonic()
+        try:
+            size = sum(one.verify() for one in prepared)
+        except ValueError as fault:
+            if not self._has_peers:
+                raise
+            self._fault = fault
+            return
+        self._verified = True
+        seconds = time.monotonic() - start
+        if seconds >= NOTICEABLE_SECONDS:
+            rank_zero_info(f"verified {size / 1e9:.1f} GB of tokens in {seconds:.0f} s")
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -165,6 +197,15 @@ class TextData(L.LightningDataModule):
         """Whether conversations are learned, so that prompts belong into a chat template."""
         return any(Shards(prepared.train).has_mask for prepared in self.prepared.values())
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all prepared data and its weights: another byte of it, another value."""
+        parts = [
+            [name, self.parts[name].weight, prepared.fingerprint]
+            for name, prepared in self.prepared.items()
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
     def describe(self) -> dict[str, Any]:
         """What a checkpoint remembers of its data, as plain values."""
         return {
@@ -173,6 +214,7 @@ class TextData(L.LightningDataModule):
             "global_batch_size": self.global_batch_size,
             "attend_across_documents": self.attend_across_documents,
             "tokenizer": self.tokenizer.fingerprint,
+            "fingerprint": self.fingerprint,
             "parts": {
                 name: {
                     "corpus": class_path(type(part.corpus)),
@@ -189,6 +231,10 @@ class TextData(L.LightningDataModule):
     def dp_size(self) -> int:
         """Ranks that see different data; 1 without a Trainer."""
         return int(self._sampler_kwargs().get("num_replicas", 1))
+
+    @property
+    def _has_peers(self) -> bool:
+        return getattr(self.trainer, "world_size", 1) > 1
 
     @property
     def dp_rank(self) -> int:
@@ -228,8 +274,13 @@ class TextData(L.LightningDataModule):
         """Open the prepared corpora.
 
         Raises:
-            ValueError: there is no row for training, or none for validation where it is asked for.
+            ValueError: there is no row for training, or none for validation where it is asked for;
+                or `prepare_data` has found damage, in this process or in another.
         """
+        if self._has_peers:
+            good = self.trainer.strategy.reduce_boolean_decision(self._fault is None)  # type: ignore[union-attr]
+            if not good:
+                raise self._fault or ValueError("another process found damaged data: it says where")
         if stage == "fit":
             self._train = self._rows(validation=False)
         if self._preparation.val_fraction or stage != "fit":
@@ -237,8 +288,6 @@ class TextData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Batches without end, from the step on that the Trainer has reached."""
-        weights = [part.weight for part in self.parts.values()] if len(self.parts) > 1 else None
-        order = Order([len(rows) for rows in self._train], weights, self.seed + self.order_seed)
         sampler = EndlessSampler(
             self.global_batch_size,
             self.global_batch_size // (self.accumulate * self.dp_size),
@@ -246,7 +295,7 @@ class TextData(L.LightningDataModule):
             ranks=self.dp_size,
             first_step=self._first_step,
         )
-        return self._loader(OrderedRows(self._train, order), sampler)
+        return self._loader(OrderedRows(self._train, self._order()), sampler)
 
     def val_dataloader(self) -> DataLoader[Row] | list[Any]:
         """Every row of validation once, in order; no loader with val_fraction=0."""
@@ -260,6 +309,26 @@ class TextData(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Row] | list[Any]:
         """The same as for validation."""
         return self.val_dataloader()
+
+    def samples_of_step(self, step: int) -> list[tuple[int, str, int]]:
+        """Which samples an optimizer step is made of, over all devices.
+
+        Args:
+            step: counted from 0
+
+        Returns:
+            Position in the run, name of the corpus, and row in it, of each.
+        """
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            step %= max(1, int(self.trainer.num_training_batches) // self.accumulate)
+        order, names = self._order(), list(self.parts)
+        first = step * self.global_batch_size
+        places = ((p, *order[p]) for p in range(first, first + self.global_batch_size))
+        return [(position, names[component], row) for position, component, row in places]
+
+    def _order(self) -> Order:
+        weights = [part.weight for part in self.parts.values()] if len(self.parts) > 1 else None
+        return Order([len(rows) for rows in self._train], weights, self.seed + self.order_seed)
 
     def _first_step(self) -> int:
         if self.trainer is None or self.trainer.overfit_batches:  # type: ignore[attr-defined]
@@ -292,66 +361,3 @@ class TextData(L.LightningDataModule):
                 )
             found.append(rows)
         return found
-
-
-class PromptData(L.LightningDataModule):
-    """Prompts for `predict`, in their order; give one of the three sources.
-
-    Args:
-        prompts: the prompts themselves
-        file: a text file with one per line, or JSONL with "prompt" or "messages" in each line
-        questions: a test with known answers, such as the village's quiz
-        batch_size: prompts that are answered together
-
-    Raises:
-        ValueError: no source is given, or several.
-    """
-
-    def __init__(
-        self,
-        prompts: list[str] | None = None,
-        file: str | None = None,
-        questions: Questions | None = None,
-        batch_size: int = 16,
-    ) -> None:
-        super().__init__()
-        sources = {"prompts": prompts, "file": file, "questions": questions}
-        given = [f"data.{name}" for name, source in sources.items() if source is not None]
-        if len(given) != 1 or prompts == []:
-            raise ValueError(
-                f"predict needs prompts from one source, got {' and '.join(given) or 'none'}:\n"
-                """give --data.prompts '["Hello"]', or --data.file prompts.txt"""
-            )
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size={batch_size} must be at least 1")
-        self._prompts = prompts
-        self._file = file
-        self._questions = questions
-        self.batch_size = batch_size
-
-    def transfer_batch_to_device(
-        self, batch: list[Prompt], device: torch.device, dataloader_idx: int
-    ) -> list[Prompt]:
-        """Nothing moves: prompts are text, and become tokens where the model is."""
-        return batch
-
-    def records(self) -> list[Prompt]:
-        """All prompts, whatever the source.
-
-        Raises:
-            ValueError: the file is missing or has a bad line.
-        """
-        if self._file is not None:
-            return from_file(Path(self._file))
-        if self._questions is not None:
-            return from_questions(self._questions)
-        return from_texts(self._prompts or [])
-
-    def predict_dataloader(self) -> DataLoader[Prompt]:
-        """Lists of at most `batch_size` prompts."""
-        prompts = cast(Dataset[Prompt], self.records())  # a list is a dataset, if not by its type
-        return DataLoader(prompts, batch_size=self.batch_size, collate_fn=_as_they_are)
-
-
-def _as_they_are(prompts: list[Prompt]) -> list[Prompt]:
-    return prompts

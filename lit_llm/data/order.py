@@ -11,6 +11,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TypeVar
+
+import numpy as np
 
 ROUNDS = 12
 """Each round mixes more; small numbers of rows need the most. Over 20,000 keys, chi-square of the
@@ -19,7 +22,13 @@ ROUNDS = 12
 LONGEST_BLOCK = 1000
 """Positions after which the pattern of several corpora repeats at the latest."""
 
+AT_ONCE = 2**15
+"""Numbers that are sent through together: their 256 KB stay in the cache."""
+
 _MASK = (1 << 64) - 1
+
+Whole = TypeVar("Whole", int, np.ndarray)
+"""A whole number, or an array of them."""
 
 
 class Permutation:
@@ -41,15 +50,34 @@ class Permutation:
 
     def __getitem__(self, index: int) -> int:
         assert 0 <= index < self.n
+        while (index := self._through(index)) >= self.n:
+            pass
+        return index
+
+    def many(self, indices: np.ndarray) -> np.ndarray:
+        """`self[index]` of each index, int64: 0.1 microseconds each, where one alone takes 6.
+
+        A call costs 0.2 ms whatever it is for: for fewer than some 30 numbers a loop is faster.
+        """
+        indices = np.asarray(indices)
+        assert not len(indices) or (indices.min() >= 0 and indices.max() < self.n)
+        places = np.empty(len(indices), np.int64)
+        for start in range(0, len(indices), AT_ONCE):
+            chunk = self._through(indices[start : start + AT_ONCE].astype(np.uint64))
+            while len(outside := np.flatnonzero(chunk >= self.n)):
+                chunk[outside] = self._through(chunk[outside])
+            places[start : start + AT_ONCE] = chunk
+        return places
+
+    def _through(self, index: Whole) -> Whole:
+        """Once through the network; of an int, or of an array of uint64 at once."""
         a, b = self.a, self.b
-        while True:
-            x, y = divmod(index, b)
-            for i in range(0, ROUNDS, 2):
-                x = (x + _mix(y ^ self.keys[i])) % a
-                y = (y + _mix(x ^ self.keys[i + 1])) % b
-            index = x * b + y
-            if index < self.n:
-                return index
+        x, y = divmod(index, b)
+        for i in range(0, ROUNDS, 2):
+            # The inner % keeps the sum within 64 bits, which arrays have and Python does not need.
+            x = (x + _mix(y ^ self.keys[i]) % a) % a
+            y = (y + _mix(x ^ self.keys[i + 1]) % b) % b
+        return x * b + y
 
 
 def permute(index: int, n: int, key: str) -> int:
@@ -103,6 +131,24 @@ class Order:
         owner = bisect_right(self.borders, row) - 1
         return owner, row - self.borders[owner]
 
+    def many(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(components, rows) of the samples at `positions`, int64 both: `self[p]` of each."""
+        repeats, slots = np.divmod(np.asarray(positions, np.int64), len(self.block))
+        components, turns = np.array(self.block, np.int64)[slots].T
+        turns = repeats * np.array(self.counts)[components] + turns
+        epochs, indices = np.divmod(turns, np.array(self.sizes)[components])
+        rows = np.empty(len(slots), np.int64)
+        order = np.lexsort((epochs, components))  # those of one permutation stand together
+        same = (np.diff(components[order]) == 0) & (np.diff(epochs[order]) == 0)
+        for group in np.split(order, np.flatnonzero(~same) + 1):
+            if len(group):
+                component, epoch = int(components[group[0]]), int(epochs[group[0]])
+                rows[group] = self._permutation(component, epoch).many(indices[group])
+        if not self.whole:
+            return components, rows
+        owners = np.searchsorted(self.borders, rows, side="right") - 1
+        return owners, rows - np.array(self.borders)[owners]
+
     def _permutation(self, component: int, epoch: int) -> Permutation:
         """Only the latest is kept: it saves hashing the key anew for each row of an epoch."""
         latest = self._permutations.get(component)
@@ -148,7 +194,7 @@ def _spread(counts: Sequence[int]) -> list[tuple[int, int]]:
     return sorted(turns, key=lambda c_t: ((c_t[1] + 0.5) / counts[c_t[0]], c_t[0]))
 
 
-def _mix(x: int) -> int:
+def _mix(x: Whole) -> Whole:
     """A 64-bit hash: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -180,7 +180,7 @@ def _first_fit(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarra
         documents ordered by row, and where each row begins in that list (int64, rows + 1)
     """
     order = Permutation(max(1, len(lengths)), "first fit")
-    shuffled = np.array([order[i] for i in range(len(lengths))], dtype=np.int64)
+    shuffled = order.many(np.arange(len(lengths)))
     shuffled = shuffled[lengths[shuffled] <= seq_len]
     leaves = 1 << max(0, len(shuffled) - 1).bit_length()
     room = [seq_len] * (2 * leaves)

@@ -89,7 +89,8 @@ def from_file(path: Path) -> list[Prompt]:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
             if text.strip():
                 prompts.append(parse(len(prompts), text))
-        except ValueError as error:  # broken JSON and invalid UTF-8 are ValueErrors too
+        # Broken JSON and invalid UTF-8 are ValueErrors too, a thousand brackets a RecursionError.
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}:{number}: {error}") from None
     if not prompts:
         raise ValueError(f"{path} holds no prompt: write one per line")

@@ -13,6 +13,7 @@ import numpy as np
 from lit_llm.data.atomic import new_folder
 from lit_llm.data.clean import byte_count, check, document_hash
 from lit_llm.data.corpus.base import Bad, Conversation, Text, Unit
+from lit_llm.data.sealed import seal
 
 DOCUMENT = np.dtype([("high", "<u8"), ("low", "<u8"), ("bytes", "<i8"), ("chat", "?")])
 
@@ -30,7 +31,8 @@ def scan(job: ScanJob) -> None:
     """Read a unit once and write what the later steps have to know of it.
 
     documents.bin has an entry for each good document, bad.jsonl a line for each bad record,
-    scan.json the sums. Nothing of it depends on settings, so a changed setting scans nothing again.
+    scan.json the sums, manifest.json the hashes of all that. Nothing of it depends on settings,
+    so a changed setting scans nothing again.
 
     Raises:
         ValueError: the unit's content changed in between.
@@ -55,6 +57,7 @@ def scan(job: ScanJob) -> None:
         require_unchanged(job.unit, job.fingerprint)
         sums = {"documents": good, "conversations": chats, "bytes": size, "bad": bad}
         (folder / "scan.json").write_text(json.dumps(sums) + "\n", encoding="utf-8")
+        seal(folder)
 
 
 def read_documents(folder: Path) -> np.ndarray:

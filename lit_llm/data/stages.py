@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from lit_llm.data.atomic import new_folder
+from lit_llm.data.atomic import discard, new_folder
 from lit_llm.data.corpus.base import Corpus, Unit
 from lit_llm.data.duplicates import duplicates
 from lit_llm.data.encode import EncodeJob, encode
 from lit_llm.data.keys import class_name, key_of
 from lit_llm.data.sample import SampleJob, choose, sample
 from lit_llm.data.scan import ScanJob, read_bad, read_sums, scan
+from lit_llm.data.sealed import damaged, seal
 from lit_llm.data.settings import OnBad, Preparation
 from lit_llm.data.workers import Workers
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
+
+J = TypeVar("J")
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,18 @@ def scan_units(group: list[Known], bad: OnBad, pool: Workers) -> int:
     """Scan the units that were not scanned yet; return how many.
 
     Raises:
-        ValueError: there are more bad records than the user accepts.
+        ValueError: there are more bad records than the user accepts, or no records at all.
     """
-    todo = [unit for unit in group if not unit.scan.is_dir()]
+    todo = _missing(group, [unit.scan for unit in group], pool)
     jobs = [ScanJob(unit.unit, unit.fingerprint, unit.scan) for unit in todo]
     for unit, _ in zip(todo, pool.map("reading", scan, jobs), strict=True):
         if bad.on_bad == "error":
             _judge([unit], bad)
     _judge(group, bad)
+    if not any(read_sums(unit.scan)["documents"] for unit in group):
+        first = group[0].unit.name
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        raise ValueError(f"no text in {first}{more}: all is empty; check corpus.path and glob")
     return len(todo)
 
 
@@ -96,10 +105,11 @@ def train_tokenizer(
     ]
     texts = [text for part in pool.map("tokenizer's sample", sample, jobs) for text in part]
     folder = cache / "tokenizer" / key_of(class_name(tokenizer), tokenizer.recipe(), texts)
-    if not folder.is_dir():
+    if _missing([folder], [folder], pool):
         pool.say(f"training {type(tokenizer).__name__} on {len(texts):,} texts")
         with new_folder(folder) as temporary:
             save_tokenizer(tokenizer.train(texts), temporary)
+            seal(temporary)
     return load_tokenizer(folder)
 
 
@@ -135,10 +145,20 @@ def encode_units(
                 folder=cache / "encode" / key,
             )
         )
-    todo = [job for job in jobs if not job.folder.is_dir()]
+    todo = _missing(jobs, [job.folder for job in jobs], pool)
     for _ in pool.map("text to tokens", encode, todo):
         pass
     return [job.folder for job in jobs], len(todo)
+
+
+def _missing(jobs: Sequence[J], folders: Sequence[Path], pool: Workers) -> list[J]:
+    """The jobs whose folder is not there, or was damaged since: then it is deleted."""
+    there = [folder for folder in folders if folder.is_dir()]
+    for folder, fault in zip(there, pool.map("verifying the cache", damaged, there), strict=True):
+        if fault is not None:
+            pool.say(f"{fault} is damaged: making it again")
+            discard(folder)
+    return [job for job, folder in zip(jobs, folders, strict=True) if not folder.is_dir()]
 
 
 def _fingerprint(unit: Unit) -> str:

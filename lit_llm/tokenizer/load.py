@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
 from lit_llm.tokenizer.base import Tokenizer, class_path
+from lit_llm.tokenizer.named import import_named
 
 FILE = "tokenizer_class.json"
 
@@ -38,15 +38,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     file = folder / FILE
     if not file.is_file():
         raise ValueError(f"no tokenizer in {folder}: {FILE} is missing")
-    path = json.loads(file.read_text(encoding="utf-8"))["class_path"]
-    module, _, name = path.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{file} names the class {path}, which cannot be imported: {error}\n"
-            "Run where the file with that class is, or install its package."
-        ) from None
+        path = str(json.loads(file.read_bytes())["class_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not name a class: {error!r}") from None
+    try:
+        cls = import_named(path)
+    except ValueError as error:
+        raise ValueError(f"{file} names the class of a tokenizer: {error}") from None
     if not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
         raise ValueError(f"{file} names {path}, which is no lit_llm.tokenizer.Tokenizer")
     return cls.load(folder)

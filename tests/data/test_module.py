@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import warnings
 from itertools import islice
@@ -11,10 +10,9 @@ from jsonargparse import ArgumentParser
 
 from lit_llm.data.batch import IGNORE, PADDING
 from lit_llm.data.corpus import Conversations, TextFiles
-from lit_llm.data.module import PromptData, TextData
+from lit_llm.data.module import TextData
 from lit_llm.data.parts import Part
-from lit_llm.data.prompts import Prompt
-from lit_llm.tokenizer import Message, SentencePiece, Tokenizer, save_tokenizer
+from lit_llm.tokenizer import SentencePiece, Tokenizer, save_tokenizer
 
 
 class Bytes(Tokenizer):
@@ -127,6 +125,18 @@ def test_the_run_seed_and_the_order_seed_each_change_the_order(make):
 def test_overfitting_sees_the_same_batches_at_every_step(make):
     data = ready(make(), global_step=17, overfit_batches=1)
     assert tokens(data.train_dataloader(), 2) == tokens(ready(make()).train_dataloader(), 2)
+
+
+@pytest.mark.parametrize(("options", "step", "position"), [({}, 4, 24), ({"overfit": 2}, 5, 6)])
+def test_the_samples_of_a_step_are_those_that_it_was_made_of(make, options, step, position):
+    # overfitting two batches for ever, step 5 is the second of them again
+    data = ready(make(), global_step=step, overfit_batches=options.get("overfit", 0))
+    data.trainer.num_training_batches = 2 if options else float("inf")
+    at_step = next(islice(data.train_dataloader(), 1 if options else 0, None)).tokens_BT.tolist()
+    samples = data.samples_of_step(step)
+    assert [place for place, _, _ in samples] == list(range(position, position + 6))
+    assert {name for _, name, _ in samples} == {"corpus"}
+    assert [data._train[0][row].tokens_T.tolist() for _, _, row in samples] == at_step
 
 
 def test_a_global_batch_that_does_not_split_is_refused(make):
@@ -252,6 +262,74 @@ def test_the_description_is_plain_and_names_the_prepared_folder(make):
     assert plain["parts"]["corpus"]["prepared"] == data.prepared["corpus"].folder.name
 
 
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_prepared_tokens_are_verified_once_before_they_are_used(make, monkeypatch):
+    tokens = make().prepared["corpus"].val / "00000-tokens.bin"
+    flip(tokens)
+    with pytest.raises(ValueError, match=r"val/00000-tokens\.bin is damaged: delete"):
+        make().prepare_data()
+    make(verify=False).prepare_data()
+    flip(tokens)
+    data = make()
+    data.prepare_data()
+    flip(tokens)
+    data.prepare_data()  # Lightning asks again for each of fit, validate and test
+
+
+def test_a_fit_does_not_begin_on_damaged_data(make, tmp_path):
+    flip(make().prepared["corpus"].train / "00000-tokens.bin")
+    with pytest.raises(ValueError, match=r"train/00000-tokens\.bin is damaged"):
+        fit(make(), tmp_path, max_steps=1)
+
+
+@pytest.mark.parametrize("found_here", [True, False])
+def test_all_processes_of_a_run_learn_of_damage_that_one_has_found(make, found_here):
+    if found_here:
+        flip(make().prepared["corpus"].train / "00000-tokens.bin")
+    told = []
+
+    def agree(decision):
+        told.append(decision)
+        return False  # one process at least says no
+
+    data = make()
+    strategy = SimpleNamespace(reduce_boolean_decision=agree)
+    data.trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    data.prepare_data()  # an error here would leave the others waiting in `setup`
+    message = r"00000-tokens\.bin is damaged" if found_here else "another process found damaged"
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+    assert told == [not found_here]
+
+
+def test_what_verifying_cost_is_said_where_it_can_be_noticed(make, monkeypatch):
+    said = []
+    monkeypatch.setattr("lit_llm.data.module.rank_zero_info", said.append)
+    make().prepare_data()
+    assert said == []
+    monkeypatch.setattr("lit_llm.data.module.NOTICEABLE_SECONDS", 0)
+    make().prepare_data()
+    assert said == ["verified 0.0 GB of tokens in 0 s"]
+
+
+def test_the_fingerprint_follows_the_data_and_its_weights(make, tmp_path):
+    (tmp_path / "x.txt").write_text("x" * 300)
+
+    def parts(weight):
+        corpora = {name: TextFiles(tmp_path / f"{name}.txt") for name in ("text", "x")}
+        settings = {"val_fraction": 0, "cache_dir": str(tmp_path / "other")}
+        return make({n: Part(c, weight) for n, c in corpora.items()}, **settings).fingerprint
+
+    assert make().fingerprint == make(seq_len=5, cache_dir=str(tmp_path / "b")).fingerprint
+    assert make().fingerprint == make().describe()["fingerprint"]
+    assert len({make().fingerprint, make(val_fraction=0.3).fingerprint, parts(1), parts(2)}) == 4
+
+
 def test_a_tokenizer_comes_from_the_configuration_or_from_a_checkpoint(make, tmp_path):
     save_tokenizer(
         trained := SentencePiece(vocab_size=281).train(["a bee and a bat"] * 9), tmp_path
@@ -341,76 +419,3 @@ def test_lightning_resumes_with_the_next_step_and_epochs_go_on_where_they_were(m
     _, cut = fit(make(**sizes), tmp_path, max_epochs=3, limit_train_batches=4, **settings)
     assert cut.train_rows == whole.train_rows
     assert cut.val_rows[: len(cut.val_rows) // 3] * 3 == cut.val_rows
-
-
-# -- prompts -------------------------------------------------------------------------------------
-
-
-def prompts(data):
-    return [prompt for batch in data.predict_dataloader() for prompt in batch]
-
-
-def test_prompts_come_in_batches_and_in_their_order():
-    data = PromptData(prompts=["long one here", "b", "c"], batch_size=2)
-    batches = list(data.predict_dataloader())
-    assert [len(batch) for batch in batches] == [2, 1]
-    assert prompts(data)[2] == Prompt(2, text="c")
-
-
-def test_prompts_come_from_a_file(tmp_path):
-    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
-    assert [prompt.text for prompt in prompts(PromptData(file=str(tmp_path / "p.txt")))] == [
-        "one",
-        "two",
-    ]
-
-
-@dataclasses.dataclass
-class Question:
-    prompt: str
-    answer: str
-    kind: str
-    is_chat: bool
-
-    def grade(self, reply: str) -> bool:
-        return reply in (self.answer, self.answer[:3])
-
-
-class Quiz:
-    def questions(self) -> list[Question]:
-        return [Question("Who?", "Anna", "name", True)]
-
-
-def test_prompts_come_from_a_quiz():
-    [prompt] = prompts(PromptData(questions=Quiz()))
-    assert prompt.messages == (Message("user", "Who?"),)
-    assert (prompt.expected, prompt.kind, prompt.is_beginning) == ("Anna", "name", False)
-    assert [prompt.grade(reply) for reply in ("Anna", "Ann", "An")] == [True, True, False]
-
-
-def test_a_quiz_can_be_given_in_yaml(tmp_path, monkeypatch):
-    (tmp_path / "my_quiz.py").write_text(
-        "from types import SimpleNamespace\n"
-        "class Sums:\n"
-        "    def __init__(self, n: int) -> None:\n"
-        "        self.n = n\n"
-        "    def questions(self) -> list:\n"
-        "        one = SimpleNamespace(prompt='1 + 1 =', answer='2', grade=None, kind='sum',\n"
-        "                              is_chat=False)\n"
-        "        return [one] * self.n\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(PromptData, "data")
-    quiz = {"class_path": "my_quiz.Sums", "init_args": {"n": 3}}
-    config = parser.instantiate_classes(parser.parse_object({"data": {"questions": quiz}}))
-    assert prompts(config.data)[2] == Prompt(2, "1 + 1 =", None, "2", None, "sum", True)
-
-
-@pytest.mark.parametrize(
-    ("sources", "got"),
-    [({}, "none"), ({"prompts": []}, "data.prompts"), ({"prompts": ["a"], "file": "b"}, "and")],
-)
-def test_prompts_need_exactly_one_source(sources, got):
-    with pytest.raises(ValueError, match=rf"one source, got .*{got}(.|\n)*--data.prompts"):
-        PromptData(**sources)

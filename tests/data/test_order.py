@@ -1,7 +1,9 @@
 import math
+import time
 from collections import Counter
 from itertools import pairwise, permutations
 
+import numpy as np
 import pytest
 
 from lit_llm.data.order import Order, Permutation, block_counts, permute
@@ -12,6 +14,37 @@ SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 30, 31, 97, 100, 1009, 4096, 4097)
 @pytest.mark.parametrize("n", SIZES)
 def test_every_number_comes_exactly_once(n):
     assert sorted(permute(i, n, "key") for i in range(n)) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [*SIZES, 1_000_003, 1_234_567])
+def test_of_many_numbers_at_once_every_one_comes_exactly_once_too(n):
+    places = Permutation(n, "key").many(np.arange(n))
+    assert np.bincount(places, minlength=n).tolist() == [1] * n
+
+
+@pytest.mark.parametrize("n", [1, 6, 97, 4097, 10**12 + 39, 2**62 + 1])
+def test_many_at_once_are_what_each_of_them_is_alone(n, monkeypatch):
+    monkeypatch.setattr("lit_llm.data.order.AT_ONCE", 100)  # several chunks
+    order = Permutation(n, "key")
+    some = [*range(min(n, 150)), *(n - 1 - i * n // 997 for i in range(150)), n - 1]
+    assert order.many(np.array(some)).tolist() == [order[i] for i in some]
+    assert order.many(np.array([], np.int64)).tolist() == []
+    for outside in (-1, n):
+        with pytest.raises(AssertionError):
+            order.many(np.array([0, outside]))
+
+
+def test_two_million_positions_a_second_are_placed_in_a_corpus_of_a_trillion():
+    """10 million on a quiet core; one position after another would be 0.2 million."""
+    order = Order([10**12], seed=1)
+    positions = np.random.default_rng(0).integers(0, 10**13, 2**19)
+
+    def seconds():
+        start = time.perf_counter()
+        order.many(positions)
+        return time.perf_counter() - start
+
+    assert len(positions) / min(seconds() for _ in range(5)) > 2e6
 
 
 def test_places_beyond_the_grid_never_come_out_of_a_huge_permutation():
@@ -78,6 +111,17 @@ def test_a_sample_depends_on_seed_and_position_only():
     walked = Order([13, 4], [3, 1], seed=5)
     assert [walked[p] for p in positions] == [Order([13, 4], [3, 1], seed=5)[p] for p in positions]
     assert [walked[p] for p in range(40)] != [Order([13, 4], [3, 1], seed=6)[p] for p in range(40)]
+
+
+@pytest.mark.parametrize("weights", [None, [5, 3, 2]])
+def test_many_samples_at_once_are_what_each_of_them_is_alone(weights):
+    order = Order([1000, 33, 7], weights, seed=3)
+    positions = [*range(500), *(i * 7919 for i in range(500)), 10**11, 3, 3]
+    components, rows = order.many(np.array(positions))
+    assert list(zip(components.tolist(), rows.tolist(), strict=True)) == [
+        order[position] for position in positions
+    ]
+    assert [len(part) for part in order.many(np.array([], np.int64))] == [0, 0]
 
 
 def test_weights_of_3_and_1_take_turns_in_a_block_of_4():

@@ -194,6 +194,13 @@ def test_a_split_that_stays_empty_is_an_error_with_a_remedy(run, tmp_path):
     assert len(str(error.value).splitlines()) <= 3
 
 
+def test_files_that_are_all_empty_are_named(run, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").touch()
+    with pytest.raises(ValueError, match=r"no text in .*\.jsonl.*: all is empty; check corpus"):
+        run(sources.Jsonl(tmp_path))
+
+
 def test_conversations_keep_the_mask_of_the_template(run, tmp_path):
     pairs = [{"prompt": f"ask {i}", "response": f"say {i}"} for i in range(30)]
     (tmp_path / "a.json").write_text(json.dumps(pairs))
@@ -303,15 +310,83 @@ def test_several_corpora_share_one_trained_tokenizer(tmp_path, lines, bytes_clas
     assert one.tokenizer.seen == sorted(both)
 
 
-def test_a_damaged_preparation_is_found_by_verify_and_one_cut_short_at_once(run, lines):
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_any_damaged_file_of_a_preparation_is_named_before_it_is_used(run, lines, bytes_class):
     done = run(lines)
-    card = done.folder / "card.md"
-    card.write_text(card.read_text() + " ")
-    with pytest.raises(ValueError, match=r"card\.md is damaged"):
-        done.verify()
-    (done.train / "00000-tokens.bin").unlink()
-    with pytest.raises(ValueError, match=r"00000-tokens\.bin: missing"):
+    names = {path.relative_to(done.folder).as_posix() for path in files_of(done.folder)}
+    assert {"train/00000-tokens.bin", "val/starts.bin", "tokenizer/bytes.json"} <= names
+    for path in files_of(done.folder):
+        good = path.read_bytes()
+        if not good:
+            continue  # bad.jsonl: nothing to flip
+        flip(path)
+        with pytest.raises(ValueError, match=r"is damaged: delete .* and prepare again") as error:
+            run(lines).verify()
+        # Of the hashes in a manifest nobody knows whether they or the file are wrong.
+        assert path.name == "manifest.json" or str(path) in str(error.value)
+        if path.suffix != ".bin":
+            with pytest.raises(ValueError, match="is damaged"):
+                open_prepared(done.folder)
+        path.write_bytes(good)
+    assert done.verify() == sum(p.stat().st_size for p in files_of(done.folder) if "bin" in p.name)
+    (done.train / "00000-tokens.bin").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"00000-tokens\.bin: 3 bytes, the manifest says"):
         run(lines)
+    (done.folder / "tokenizer/bytes.json").unlink()
+    with pytest.raises(ValueError, match=r"bytes\.json is missing"):
+        run(lines)
+
+
+def test_the_remedy_helps_although_prepared_and_encoded_tokens_are_the_same_files(run, lines):
+    """Deleting what is damaged must not link the same damaged file again."""
+    done = run(lines)
+    whole = content(done.folder)
+    tokens = done.train / "00001-tokens.bin"
+    assert tokens.stat().st_nlink == 2
+    with tokens.open("r+b") as handle:  # in place, as a disk does it
+        handle.seek(5)
+        handle.write(b"\xee")
+    with pytest.raises(ValueError, match="is damaged") as error:
+        done.verify()
+    advice = str(error.value).split("delete ")[1].split(" and prepare")[0]
+    shutil.rmtree(advice)
+    again = run(lines)
+    again.verify()
+    assert content(again.folder) == whole
+    assert again.work == {"scanned": 0, "encoded": 1}
+
+
+def test_damaged_caches_of_units_are_made_again_when_they_are_needed(run, lines, bytes_class):
+    recipe = bytes_class(recipe=True)
+    done = run(lines, recipe)
+    whole = content(done.folder)
+    cache = done.folder.parents[1]
+    stages = [path for name in ("scan", "encode", "tokenizer") for path in files_of(cache / name)]
+    for path in [path for path in stages if path.stat().st_size]:
+        shutil.rmtree(done.folder)
+        flip(path)
+        done = run(lines, recipe)
+        done.verify()
+        assert content(done.folder) == whole
+        expected = path.relative_to(cache).parts[0].replace("tokenizer", "")
+        assert done.work == {"scanned": expected == "scan", "encoded": expected == "encode"}
+    assert not list(cache.glob("*/*.tmp-*"))
+
+
+def test_equal_data_has_one_fingerprint_and_other_data_another(run, lines, tmp_path):
+    one = run(lines).fingerprint
+    assert len(one) == 64
+    assert run(lines, cache_dir=tmp_path / "other").fingerprint == one
+    assert run(lines, val_fraction=0.3).fingerprint != one
 
 
 def test_caches_of_units_may_be_deleted(run, lines, tmp_path):

@@ -42,6 +42,7 @@ def test_jsonl_holds_prompts_or_chats_with_what_is_known_of_the_answer(tmp_path)
     ("line", "reason"),
     [
         ('{"prompt": ', "Expecting value"),
+        ("[" * 100_000, "maximum recursion"),
         ("[1]", 'either "prompt" or "messages"'),
         ('{"text": "a"}', 'either "prompt" or "messages"'),
         ('{"prompt": "a", "messages": []}', 'either "prompt" or "messages"'),

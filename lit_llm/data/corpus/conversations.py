@@ -4,7 +4,7 @@
     {"instruction": "...", "input": "...", "output": "..."}        input may be missing or empty
     {"messages": [{"role": "user", "content": "..."}, ...]}        several turns, system prompts
 
-in a JSON list, one per line (JSONL), or one per row (Parquet).
+in a JSON list, one per line (JSONL), both compressed or not, or one per row (Parquet).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lit_llm.data.corpus.base import Bad, Conversation, Corpus, Unit
+from lit_llm.data.corpus.compressed import Damaged, opened, suffix
 from lit_llm.data.corpus.files import FileUnit, file_units, find_files
 from lit_llm.data.corpus.json_list import items
-from lit_llm.data.corpus.jsonl import kind, objects
+from lit_llm.data.corpus.jsonl import Repeating, kind, objects
 from lit_llm.data.corpus.lines import BOM, Span
 from lit_llm.data.corpus.parquet import ParquetUnit, open_parquet, parquet_units
 from lit_llm.tokenizer.chat import Message
@@ -44,9 +45,9 @@ class Conversations(Corpus):
         Raises:
             ValueError: no .json, .jsonl or .parquet file is there.
         """
-        files = find_files(self.path, self.glob)
+        files = find_files(self.path, self.glob, compressed=True)
         parquet = [file for file in files if file[1].suffix == ".parquet"]
-        text = [file for file in files if file[1].suffix in (".json", ".jsonl")]
+        text = [file for file in files if suffix(file[1]) in (".json", ".jsonl")]
         lists = [file for file in text if _is_list(file[1])]
         lines = [file for file in text if file not in lists]
         if not parquet and not text:
@@ -87,13 +88,15 @@ class ConversationRows(ParquetUnit):
 
     def read(self) -> Iterator[Conversation | Bad]:
         for source, row in self.rows():
-            yield conversation(row, source)
+            yield row if isinstance(row, Bad) else conversation(row, source)
 
 
 def conversation(record: Any, source: str) -> Conversation | Bad:
     """Turn a record of any of the three forms into messages."""
     if not isinstance(record, dict):
         return Bad(source, f"{kind(record)} instead of an object")
+    if isinstance(record, Repeating):
+        return record.bad(source)
     if "messages" in record:
         return _turns(record["messages"], source)
     if "prompt" in record and "response" in record:
@@ -117,6 +120,8 @@ def _turns(turns: Any, source: str) -> Conversation | Bad:
         return Bad(source, f"messages is {kind(turns)}, not a list")
     messages = []
     for turn in turns:
+        if isinstance(turn, Repeating):
+            return turn.bad(source)
         if isinstance(turn, dict):
             turn = (turn.get("role"), turn.get("content"))
         elif not isinstance(turn, tuple):
@@ -131,8 +136,11 @@ def _turns(turns: Any, source: str) -> Conversation | Bad:
 
 
 def _is_list(path: Path) -> bool:
-    with path.open("rb") as handle:
-        return handle.read(4096).removeprefix(BOM).lstrip()[:1] == b"["
+    try:
+        with opened(path) as source:
+            return source.read(4096).removeprefix(BOM).lstrip()[:1] == b"["
+    except Damaged:
+        return False  # a bad record of either
 
 
 def _columns(path: Path) -> tuple[str, ...]:

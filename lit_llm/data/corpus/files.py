@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lit_llm.data.corpus.base import Bad, Conversation, Text, Unit
+from lit_llm.data.corpus.compressed import SUFFIXES, Damaged, is_compressed
 from lit_llm.data.corpus.lines import Span, split_file
 
 UNIT_BYTES = 32 * 2**20  # some seconds of encoding on one core
@@ -41,18 +42,31 @@ class FileUnit(Unit):
         digest = hashlib.sha256(self.settings().encode())
         for span in self.spans:
             digest.update(f"\n{span.name}:{span.first_line}:{span.stop - span.start}\n".encode())
-            with span.path.open("rb") as handle:
-                handle.seek(span.start)
-                left = span.stop - span.start
-                while left and (chunk := handle.read(min(left, 2**20))):
-                    digest.update(chunk)
-                    left -= len(chunk)
+            try:
+                self._hash(span, digest)
+            except OSError as error:
+                raise ValueError(
+                    f"cannot read {span.path}: {error.strerror}\n"
+                    "give it the right permissions, or leave it out with corpus.glob"
+                ) from None
         return digest.hexdigest()
+
+    def _hash(self, span: Span, digest: hashlib._Hash) -> None:
+        with span.path.open("rb") as handle:
+            handle.seek(span.start)
+            left = span.stop - span.start
+            while left and (chunk := handle.read(min(left, 2**20))):
+                digest.update(chunk)
+                left -= len(chunk)
 
     def read(self) -> Iterator[Text | Conversation | Bad]:
         """Yield the records of one span after another."""
         for span in self.spans:
-            yield from self.read_span(span)
+            try:
+                yield from self.read_span(span)
+            except Damaged as damage:
+                source = span.name if damage.line is None else f"{span.name}:{damage.line}"
+                yield Bad(source, f"damaged {span.path.suffix} ({damage}); the rest is not read")
 
     @abstractmethod
     def read_span(self, span: Span) -> Iterator[Text | Conversation | Bad]:
@@ -62,8 +76,13 @@ class FileUnit(Unit):
 U = TypeVar("U", bound=FileUnit)
 
 
-def find_files(path: Path, glob: str) -> list[tuple[str, Path]]:
+def find_files(path: Path, glob: str, *, compressed: bool = False) -> list[tuple[str, Path]]:
     """List (name inside the corpus, path), sorted by name: one file, or those of a folder.
+
+    Args:
+        path: a file or a folder
+        glob: which files of the folder
+        compressed: those too whose name goes on with .gz, .bz2, ...
 
     Raises:
         ValueError: the path does not exist, or nothing in the folder matches.
@@ -72,9 +91,9 @@ def find_files(path: Path, glob: str) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if not path.exists():
         raise ValueError(f"{path} does not exist (looked in {Path.cwd()}): check corpus.path")
-    found = sorted(
-        (file.relative_to(path).as_posix(), file) for file in path.glob(glob) if file.is_file()
-    )
+    globs = [glob, *(glob + suffix for suffix in SUFFIXES)] if compressed else [glob]
+    matches = {file for pattern in globs for file in path.glob(pattern) if file.is_file()}
+    found = sorted((file.relative_to(path).as_posix(), file) for file in matches)
     if not found:
         raise ValueError(f"no file in {path} matches {glob!r}: give corpus.glob, such as '**/*.md'")
     return found
@@ -87,8 +106,9 @@ def file_units(
 ) -> list[U]:
     """Make the units of some files.
 
-    A big file is cut after separators (None: it cannot be cut). Where a group of small files ends
-    is decided by the names themselves, so a new file changes only the group that it is in.
+    A big file is cut after separators (None: it cannot be cut, nor can a compressed one). Where a
+    group of small files ends is decided by the names themselves, so a new file changes only the
+    group that it is in.
     """
     units: list[U] = []
     group: list[Span] = []
@@ -98,7 +118,7 @@ def file_units(
         if size >= SMALL_FILE:
             spans = (
                 [Span(path, name, 0, size, 1)]
-                if separator is None
+                if separator is None or is_compressed(path)
                 else split_file(path, name, separator, UNIT_BYTES)
             )
             units += [make((span,)) for span in spans]

@@ -6,9 +6,11 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from lit_llm.data.corpus.base import Bad
+from lit_llm.data.corpus.compressed import Source, opened
+from lit_llm.data.corpus.jsonl import DECODER
 from lit_llm.data.corpus.lines import CHUNK, MAX_RECORD_BYTES, Span
 
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -20,7 +22,7 @@ def items(span: Span) -> Iterator[tuple[str, Any]]:
     A fault in the JSON itself ends the list with a `Bad`, for nobody knows where the next item
     begins. Bytes that are not UTF-8 come out as lone surrogates: one bad record, not a bad file.
     """
-    with span.path.open("rb") as handle:
+    with opened(span.path) as handle:
         cursor = _Cursor(handle)
         if cursor.peek() != "[":
             yield f"{span.name}:{cursor.line}", Bad(span.name, "no JSON list")
@@ -49,11 +51,11 @@ def items(span: Span) -> Iterator[tuple[str, Any]]:
 class _Cursor:
     """A place in a stream of JSON text, of which little more than one item is held."""
 
-    def __init__(self, handle: BinaryIO) -> None:
+    def __init__(self, handle: Source) -> None:
         self.line = 1
         self._handle = handle
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._parser = json.JSONDecoder()
+        self._parser = DECODER
         self._text = ""
         self._at = 0
 

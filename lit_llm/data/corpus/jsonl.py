@@ -7,8 +7,10 @@ a missing field passes it silently.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,14 @@ from lit_llm.data.corpus.text import decode
 
 
 class Jsonl(Corpus):
-    r"""JSON Lines: each line an object with the document in one field.
+    r"""JSON Lines, compressed or not: each line an object with the document in one field.
 
     The text is taken as it is, `\r\n` included; empty lines are passed over.
 
     Args:
         path: a file or a folder
         field: name of the field that holds the text
-        glob: which files of a folder
+        glob: which files of a folder; `*.jsonl` finds *.jsonl.gz, .bz2, .xz, .zst and .zip too
     """
 
     def __init__(self, path: str | Path, field: str = "text", glob: str = "**/*.jsonl") -> None:
@@ -36,8 +38,29 @@ class Jsonl(Corpus):
 
     def units(self) -> list[JsonlUnit]:  # type: ignore[override]
         """One unit for each file, piece of a big file, or group of small ones."""
-        files = find_files(self.path, self.glob)
+        files = find_files(self.path, self.glob, compressed=True)
         return file_units(files, b"\n", lambda spans: JsonlUnit(spans, self.field))
+
+
+class Repeating(dict[str, Any]):
+    """An object that has a key twice: JSON's own reader keeps the last and says nothing."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+
+    def bad(self, source: str) -> Bad:
+        """Say so."""
+        return Bad(source, f"the key {self.key[:40]!r} is there twice")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Repeating(pairs)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""Reads JSON; an object with a key that is there twice comes out as `Repeating`."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +89,20 @@ def objects(span: Span) -> Iterator[tuple[str, dict[str, Any] | Bad]]:
 
 def parse(record: bytes, source: str) -> dict[str, Any] | Bad:
     """Read one JSON object."""
+    if b"\0" in record:
+        return Bad(source, "NUL byte (a binary file, or UTF-16?)")
     text = decode(record, source)
     if isinstance(text, Bad):
         return text
     try:
-        value = json.loads(text.text)
+        value = DECODER.decode(text.text)
     except json.JSONDecodeError as error:
         return Bad(source, f"broken JSON: {error.msg} at character {error.pos}")
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits; 1,000 brackets
         return Bad(source, f"broken JSON: {str(error).splitlines()[0][:80]}")
     if not isinstance(value, dict):
         return Bad(source, f"{kind(value)} instead of an object")
-    return value
+    return value.bad(source) if isinstance(value, Repeating) else value
 
 
 def text_field(record: dict[str, Any], field: str, source: str) -> Text | Bad:
@@ -99,6 +124,9 @@ def kind(value: Any) -> str:
         list: "a list",
         str: "a text",
         bool: "a boolean",
+        bytes: "bytes",
         type(None): "null",
     }
-    return names.get(type(value), "a number")
+    if isinstance(value, int | float | Decimal):
+        return names.get(type(value), "a number")
+    return names.get(type(value), f"a {type(value).__name__}")

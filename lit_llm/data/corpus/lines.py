@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from lit_llm.data.corpus.compressed import Damaged, is_compressed, opened
+
 CHUNK = 2**20
 BOM = b"\xef\xbb\xbf"
 MAX_RECORD_BYTES = 64 * 2**20
@@ -16,7 +18,7 @@ it, and a line of gigabytes is not a line but a file of another format."""
 
 @dataclass(frozen=True)
 class Span:
-    """A range of bytes of one file; borders never cut a record."""
+    """A range of bytes of one file; borders never cut a record. A compressed file is one span."""
 
     path: Path
     name: str
@@ -32,41 +34,58 @@ def records(span: Span, separator: bytes, max_bytes: int) -> Iterator[tuple[int,
 
     CRLF counts and comes out as LF. A byte order mark at the start of the file is dropped: it says
     "UTF-8", it is not text. The end of the last record needs no separator.
+
+    Raises:
+        Damaged: a compressed file breaks off, after the records that were complete before.
     """
     line, held, skipping = span.first_line, b"", False
     rest = bytearray()
     step = separator.count(b"\n")
-    for index, chunk in enumerate(_chunks(span)):
-        data = held + chunk
-        held = b"\r" if data.endswith(b"\r") else b""  # perhaps half a CRLF
-        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n")
-        if index == 0 and span.start == 0:
-            data = data.removeprefix(BOM)
-        seen = max(0, len(rest) - len(separator) + 1)
-        rest += data
-        if rest.find(separator, seen) >= 0:
-            *found, last = bytes(rest).split(separator)
-            rest = bytearray(last)
-            for record in found:
+    try:
+        for index, chunk in enumerate(_chunks(span)):
+            data = held + chunk
+            held = b"\r" if data.endswith(b"\r") else b""  # perhaps half a CRLF
+            data = data[: len(data) - len(held)].replace(b"\r\n", b"\n")
+            if index == 0 and span.start == 0:
+                data = data.removeprefix(BOM)
+            seen = max(0, len(rest) - len(separator) + 1)
+            rest += data
+            if rest.find(separator, seen) >= 0:
+                *found, last = bytes(rest).split(separator)
+                rest = bytearray(last)
+                for record in found:
+                    if not skipping:
+                        yield line, record if len(record) <= max_bytes else None
+                    skipping = False
+                    line += record.count(b"\n") + step
+            if len(rest) > max_bytes:
                 if not skipping:
-                    yield line, record if len(record) <= max_bytes else None
-                skipping = False
-                line += record.count(b"\n") + step
-        if len(rest) > max_bytes:
-            if not skipping:
-                yield line, None
-            skipping = True
-            keep = len(rest) - (len(separator) - 1)  # the separator may have begun
-            line += rest.count(b"\n", 0, keep)
-            del rest[:keep]
+                    yield line, None
+                skipping = True
+                keep = len(rest) - (len(separator) - 1)  # the separator may have begun
+                line += rest.count(b"\n", 0, keep)
+                del rest[:keep]
+    except Damaged as damage:
+        damage.line = line + rest.count(b"\n")
+        raise
     rest += held
     if rest and not skipping:
         yield line, bytes(rest) if len(rest) <= max_bytes else None
 
 
-def whole(span: Span) -> bytes:
-    """Return all of a span, with the line ends and byte order mark treated as in `records`."""
-    data = b"".join(_chunks(span)).replace(b"\r\n", b"\n")
+def whole(span: Span, max_bytes: int = MAX_RECORD_BYTES) -> bytes | None:
+    """Return all of a span, with line ends and byte order mark as in `records`; None if too large.
+
+    Raises:
+        Damaged: a compressed file breaks off.
+    """
+    pieces, size = [], 0
+    for chunk in _chunks(span):
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            return None
+    data = b"".join(pieces).replace(b"\r\n", b"\n")
     return data.removeprefix(BOM) if span.start == 0 else data
 
 
@@ -113,6 +132,11 @@ def too_large(size: int | None = None) -> str:
 
 
 def _chunks(span: Span) -> Iterator[bytes]:
+    if is_compressed(span.path):
+        with opened(span.path) as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
+        return
     with span.path.open("rb") as handle:
         handle.seek(span.start)
         left = span.stop - span.start

@@ -77,18 +77,32 @@ class ParquetUnit(Unit):
     def read(self) -> Iterator[Text | Conversation | Bad]:
         """Yield one document per row."""
         for source, row in self.rows():
-            yield text_field(row, self.columns[0], source)
+            yield row if isinstance(row, Bad) else text_field(row, self.columns[0], source)
 
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (source, row); rows are counted from 1, as lines are."""
-        number = self.first_row
-        batches = open_parquet(self.path).iter_batches(
-            batch_size=ROWS, row_groups=range(self.first, self.stop), columns=list(self.columns)
-        )
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield f"{self.file}:{number}", row
-                number += 1
+    def rows(self) -> Iterator[tuple[str, dict[str, Any] | Bad]]:
+        """Yield (source, row); rows are counted from 1, as lines are.
+
+        What pyarrow cannot read of a row group is one bad record that says how many rows it has.
+        """
+        import pyarrow as pa
+
+        file, next_group = open_parquet(self.path), self.first_row
+        for group in range(self.first, self.stop):
+            number = next_group
+            next_group += file.metadata.row_group(group).num_rows
+            columns = list(self.columns)
+            batches = file.iter_batches(batch_size=ROWS, row_groups=[group], columns=columns)
+            try:
+                for batch in batches:
+                    for row in _plain(batch):
+                        source = f"{self.file}:{number}"
+                        yield source, row if isinstance(row, dict) else Bad(source, row)
+                        number += 1
+            except (pa.ArrowException, OSError) as error:
+                source = f"{self.file}:{number}"
+                reason = str(error).splitlines()[0][:80]
+                left = next_group - number
+                yield source, Bad(source, f"row group damaged ({reason}): {left} rows are not read")
 
 
 def parquet_units(
@@ -111,6 +125,18 @@ def parquet_units(
             units.append(unit(first=first, stop=group + 1, first_row=first_row))
             first, first_row, size = group + 1, row, 0
     return units
+
+
+def _plain(batch: Any) -> list[dict[str, Any] | str]:
+    """The rows of a batch; what is wrong in place of one whose text is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            byte = error.object[error.start]
+            return [f"invalid UTF-8: byte 0x{byte:02x} at {error.start}"]
+        half = len(batch) // 2
+        return _plain(batch.slice(0, half)) + _plain(batch.slice(half))
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from lit_llm.data.corpus.base import Bad, Corpus, Text
+from lit_llm.data.corpus.compressed import is_compressed
 from lit_llm.data.corpus.files import FileUnit, file_units, find_files
-from lit_llm.data.corpus.lines import MAX_RECORD_BYTES, Span, records, too_large, whole
+from lit_llm.data.corpus.lines import BOM, MAX_RECORD_BYTES, Span, records, too_large, whole
 
 Document = Literal["file", "line", "separator"]
 
 
 class TextFiles(Corpus):
-    r"""Text files in UTF-8: one, or all of a folder that match.
+    r"""Text files in UTF-8, compressed or not: one, or all of a folder that match.
 
     Line ends come out as `\n`; a byte order mark at the start of a file is dropped.
 
@@ -24,7 +25,7 @@ class TextFiles(Corpus):
         document: what one document is: a whole `file`, a `line`, or what stands between two of
             `separator`; lines and pieces of nothing but white space are passed over
         separator: only for document=separator; "\n\n" is an empty line
-        glob: which files of a folder; `**/` means its subfolders too
+        glob: which files of a folder; `**/` means its subfolders too, and a match may be compressed
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TextFiles(Corpus):
     def units(self) -> list[TextUnit]:  # type: ignore[override]
         """One unit for each file, piece of a big file, or group of small ones."""
         separator = None if self.document == "file" else self.separator.encode()
-        files = find_files(self.path, self.glob)
+        files = find_files(self.path, self.glob, compressed=True)
         return file_units(files, separator, lambda spans: TextUnit(spans, separator))
 
 
@@ -61,10 +62,12 @@ class TextUnit(FileUnit):
 
     def read_span(self, span: Span) -> Iterator[Text | Bad]:
         if self.separator is None:
-            if (size := span.stop - span.start) > MAX_RECORD_BYTES:
+            size = None if is_compressed(span.path) else span.stop - span.start
+            text = None if (size or 0) > MAX_RECORD_BYTES else whole(span, MAX_RECORD_BYTES)
+            if text is None:
                 yield Bad(span.name, f"{too_large(size)}: choose document=line or separator")
             else:
-                yield decode(whole(span), span.name)
+                yield decode(text, span.name)
             return
         for line, record in records(span, self.separator, MAX_RECORD_BYTES):
             source = f"{span.name}:{line}"
@@ -76,6 +79,8 @@ class TextUnit(FileUnit):
 
 def decode(record: bytes, source: str) -> Text | Bad:
     """Bytes to text; what is not UTF-8 is bad and never replaced by U+FFFD."""
+    if record.startswith(BOM):  # that of the file's start is gone by now
+        return Bad(source, "byte order mark inside the file (several files joined?)")
     try:
         return Text(record.decode(), source)
     except UnicodeDecodeError as error:

@@ -81,3 +81,18 @@ def test_a_file_or_folder_without_conversations_is_refused(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="holds no conversations: its columns are text"):
         Conversations(tmp_path).units()
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_key_that_is_there_twice_is_bad_in_the_record_and_in_a_message(tmp_path, name):
+    records = [
+        '{"prompt": "a", "prompt": "b", "response": "c"}',
+        '{"messages": [{"role": "user", "role": "assistant", "content": "x"}]}',
+        json.dumps(PAIR),
+    ]
+    text = f"[{', '.join(records)}]" if name == "a.json" else "\n".join(records)
+    (tmp_path / name).write_text(text)
+    prompt, role, good = read(tmp_path)
+    assert prompt.reason == "the key 'prompt' is there twice"
+    assert role.reason == "the key 'role' is there twice"
+    assert turns(good) == EXPECTED[0]

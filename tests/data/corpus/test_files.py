@@ -67,3 +67,23 @@ def test_a_big_file_of_lines_is_several_units_that_pickle(tmp_path, monkeypatch)
     assert [text.text for text in found] == [f"line {i}" for i in range(1000)]
     assert found[700].source == "a.txt:701"
     assert len(TextFiles(tmp_path).units()) == 1
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, ["a.txt"])
+    (unit,) = TextFiles(tmp_path).units()
+
+    def refuse(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)  # root may read whatever the mode says
+    with pytest.raises(ValueError, match=r"cannot read .*a\.txt: Permission denied") as error:
+        unit.fingerprint()
+    assert "corpus.glob" in str(error.value)
+
+
+def test_files_whose_name_goes_on_with_a_compression_match_too_where_asked_for(tmp_path):
+    fill(tmp_path, ["a.txt", "b.txt.gz", "c/d.txt.zst", "e.txt.bak", "f.gz"])
+    found = [name for name, _ in find_files(tmp_path, "**/*.txt", compressed=True)]
+    assert found == ["a.txt", "b.txt.gz", "c/d.txt.zst"]
+    assert [name for name, _ in find_files(tmp_path, "**/*.txt")] == ["a.txt"]

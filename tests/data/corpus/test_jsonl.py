@@ -25,7 +25,11 @@ def test_the_text_is_taken_as_it_is(tmp_path):
     [
         (b'{"text": "a', "broken JSON: Unterminated string"),
         (b'{"text": "a"} x', "broken JSON: Extra data at character 14"),
-        (b'{"text": "a\0b"}', "broken JSON: Invalid control character"),
+        (b'{"text": "a\0b"}', "NUL byte (a binary file, or UTF-16?)"),
+        (b'{"text": "a\tb"}', "broken JSON: Invalid control character"),
+        (b'\xef\xbb\xbf{"text": "a"}', "byte order mark inside the file"),
+        (b'{"text": "a", "text": "b"}', "the key 'text' is there twice"),
+        (b'{"text": "a"}{"text": "b"}', "broken JSON: Extra data at character 13"),
         (b'{"text": "a\\u0000b"}', "NUL character"),
         (b'{"text": "a\\ud800b"}', "lone surrogate U+D800 at character 1"),
         (b'{"text": "a\xffb"}', "invalid UTF-8: byte 0xff at 11"),

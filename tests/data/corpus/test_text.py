@@ -44,6 +44,16 @@ def test_invalid_utf8_spoils_its_own_line_only(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_inside_a_file_is_bad_and_at_its_start_is_not(tmp_path):
+    bom = b"\xef\xbb\xbf"
+    (tmp_path / "a.txt").write_bytes(bom + b"good\r\n" + bom + b"joined\nalso\n")
+    assert read(tmp_path, document="line") == [
+        Text("good", "a.txt:1"),
+        Bad("a.txt:2", "byte order mark inside the file (several files joined?)"),
+        Text("also", "a.txt:3"),
+    ]
+
+
 def test_a_file_too_large_for_a_document_is_bad_and_says_what_to_do(path, monkeypatch):
     monkeypatch.setattr(text, "MAX_RECORD_BYTES", 5)
     monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 5)
