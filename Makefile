@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all parity lint clean
+.PHONY: help install quickstart test test-all torture parity lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: install ## the tests that take minutes
 
 test-all: install ## all tests, those that train for long included
 	$(BIN)/pytest -m "slow or not slow"
+
+torture: install ## kills, full disks, rotten files, bad input: is anything lost? ROWS=2,5 SEED=7
+	$(BIN)/pytest tests/torture --torture --rows='$(ROWS)' --seed=$(or $(SEED),0)
 
 parity: install ## 20 steps under every strategy and precision: do they train alike?
 	$(BIN)/python cli.py parity

@@ -24,7 +24,14 @@ ALLOWED = {
     "__init__.py": set(),
 }
 # A served model imports no Lightning, and the network can be read with a PyTorch tutorial.
-LIGHTNING = ("data/module.py", "checkpoint/lightning_io.py", "training/", "callbacks/", "commands/")
+LIGHTNING = (
+    "data/module.py",
+    "data/prompt_data.py",
+    "checkpoint/lightning_io.py",
+    "training/",
+    "callbacks/",
+    "commands/",
+)
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -10,7 +10,17 @@ from lit_llm.commands.compose import Configuration, merge
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
-KEYS = {"run", "overwrite", "ckpt_path", "seed_everything", "model", "data", "trainer", "checkpoint", "parts"}
+KEYS = {
+    "run",
+    "overwrite",
+    "ckpt_path",
+    "seed_everything",
+    "model",
+    "data",
+    "trainer",
+    "checkpoint",
+    "parts",
+}
 FOLDER_KEY = {"model": "model", "data": "data", "trainer": "trainer", "precision": "trainer"}
 FOLDERS = ("model", "optim", "data", "trainer", "overlays")
 

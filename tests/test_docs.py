@@ -13,7 +13,7 @@ import yaml
 from lit_llm.commands import export, parity
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 KEYS = {"model", "data", "trainer", "run", "checkpoint", "samples", "seed_everything", "parts"}
 # A command that is shown with its error: arguments, what is printed
 REFUSED = r"^    \$ python cli\.py (.+)\n    (error: .+)$"
@@ -82,6 +82,9 @@ def accepted(cli, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
             # model.init_from names a run that is not there
             patch.setattr("lit_llm.commands.fit.adopt_checkpoint", lambda *_: None)
+            if command in ("validate", "test"):  # its configuration would be the checkpoint's
+                patch.setattr("lit_llm.commands.fit.adopt_run", lambda *_: None)
+                rest = ["-c", str(RECIPE), *rest]
             for argument in rest:
                 if argument.endswith("/config.yaml"):  # what a run leaves
                     (folder / argument).parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,13 @@ def test_a_run_can_be_overwritten_on_demand(tiny_fit, tmp_path):
     assert not (tmp_path / "again/step-00000001/mark").exists()
 
 
+def test_a_run_is_not_deleted_for_one_that_is_refused(tiny_fit, pretrained):
+    for wrong in ("--data.corpus.people=3", "--trainer.accumulate_grad_batches=3"):
+        arguments = ("--run", "base", "--overwrite=true", wrong)
+        assert tiny_fit("quickstart/pretrain.yaml", pretrained.parent, *arguments).code == 2
+        assert checkpoints(pretrained)
+
+
 def test_a_longer_run_continues_and_says_what_changed(tiny_fit, pretrained, tmp_path):
     runs = tmp_path
     finished = tiny_fit("quickstart/pretrain.yaml", runs, "--run", "base")

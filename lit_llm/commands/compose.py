@@ -25,8 +25,10 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise ValueError(f"line {line}: {key!r} is no key: give a word")
             if key in seen:
-                line = key_node.start_mark.line + 1
                 raise ValueError(f"line {line}: key {key!r} is given twice: keep one of them")
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -44,6 +46,7 @@ def parse_value(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+MOST_VALUES, DEEPEST = 100_000, 100  # of one file; ours hold some fifty, four deep
 CLASS = {"class_path", "init_args", "dict_kwargs"}  # what a part with a class may hold
 
 
@@ -57,14 +60,14 @@ class Configuration:
             self._add(Path(file), ())
 
     def _add(self, file: Path, parents: tuple[Path, ...]) -> None:
-        if file.resolve() in parents:
+        if _real(file) in parents:
             raise ValueError(f"{file} is a part of itself: remove it from the list of parts")
         values = _read(file)
         parts = values.pop("parts", [])
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise ValueError(f"{file}: parts must be a list of paths, got {parts!r}")
         for part in parts:
-            self._add(file.parent / part, (*parents, file.resolve()))
+            self._add(file.parent / part, (*parents, _real(file)))
         self.values = merge(self.values, values)
         self.origin.update({key: os.path.normpath(file) for key in _keys(values)})
 
@@ -122,12 +125,22 @@ def _with_init_args(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():  # a pipe would make a run wait for ever
+        raise ValueError(f"{file}: no such configuration file{_nearest(file)}")
     try:
         text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ValueError(f"{file}: no such configuration file{_nearest(file)}") from None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#x}): "
+            "is it a YAML file? save it as UTF-8"
+        ) from None
     try:
         values = yaml.load(text, Loader=_Loader)
+        _refuse_endless(values)
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply, or holds itself: write it out") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {_one_line(error)}") from None
     except ValueError as error:
@@ -136,7 +149,36 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold keys and values, got {type(values).__name__}")
-    return _nested(values)
+    try:
+        return _nested(values)
+    except ValueError as error:
+        raise ValueError(f"{file}, {error}") from None
+
+
+def _refuse_endless(values: Any) -> None:
+    """Refuse what a few lines of anchors can blow up to: `b: [*a, *a]`, `c: [*b, *b]`, ..."""
+    count, todo = 0, [iter((values,))]
+    while todo:
+        for value in todo[-1]:
+            count += 1
+            if count > MOST_VALUES:
+                raise ValueError(
+                    f"it holds more than {MOST_VALUES:,} values: is it data? Name its file instead"
+                )
+            if isinstance(value, dict | list):
+                if len(todo) > DEEPEST:
+                    raise RecursionError
+                todo.append(iter(value.values() if isinstance(value, dict) else value))
+                break
+        else:
+            todo.pop()
+
+
+def _real(file: Path) -> Path:
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError):  # a link to itself
+        return file.absolute()
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +189,8 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
         first, *rest = str(key).split(".") if re.fullmatch(r"[\w.]+", str(key)) else [str(key)]
         for name in reversed(rest):
             value = {name: value}
+        if twice := set(_leaves(nested)) & set(_leaves({first: value})):
+            raise ValueError(f"key {min(twice)!r} is given twice: keep one of them")
         nested = merge(nested, {first: value})
     return nested
 
@@ -167,6 +211,14 @@ def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{name}.")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _nearest(file: Path) -> str:

@@ -19,29 +19,38 @@ from lit_llm.callbacks.progress import Progress
 from lit_llm.callbacks.run_report import RunReport
 from lit_llm.callbacks.samples import Samples
 from lit_llm.callbacks.save_config import SaveConfig
+from lit_llm.callbacks.signals import Signals, Stopped
+from lit_llm.callbacks.spike_guard import SpikeGuard
 from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
 from lit_llm.callbacks.together import Together
+from lit_llm.callbacks.watchdog import Watchdog
 from lit_llm.checkpoint.bundle import read_meta
-from lit_llm.checkpoint.find import resolve
+from lit_llm.checkpoint.find import choose
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
+from lit_llm.checkpoint.manifest import damage, listed
+from lit_llm.commands.bounds import refuse_bounds, refuse_flat, refuse_seed
 from lit_llm.commands.compose import Configuration
 from lit_llm.commands.launch import settle
+from lit_llm.commands.leave import leave
 from lit_llm.commands.parser import (
     Parser,
     explained_errors,
-    merged_file,
+    merged,
     read,
     refuse_linked,
 )
-from lit_llm.commands.processes import say
+from lit_llm.commands.processes import is_first_process, say
 from lit_llm.commands.quiet import quiet_libraries
 from lit_llm.commands.recheck import beside_the_log
 from lit_llm.commands.refusals import refuse_early, refuse_lonely, trainer_refusal
 from lit_llm.commands.restart import meet_afresh
-from lit_llm.commands.start import adopt_checkpoint, adopt_run, where_to_start
+from lit_llm.commands.rewinding import rewinding
+from lit_llm.commands.secrets import redact_arguments
+from lit_llm.commands.start import Opening, adopt_checkpoint, adopt_run, where_to_start
 from lit_llm.data.module import TextData
 from lit_llm.training.module import LitLLM
+from lit_llm.training.possible import refuse_model
 from lit_llm.training.resume import compare
 
 TRAINER_DEFAULTS = {
@@ -59,9 +68,17 @@ def run(command: str, arguments: list[str]) -> None:
     """Run fit, validate or test."""
     meet_afresh()
     configuration, flags, notes = settled(command, arguments)
-    with explained_errors(configuration, flags), merged_file(configuration) as config:
+    with explained_errors(configuration, flags):
         try:
-            RunCLI(args=[command, *config, *flags], notes=notes)
+            base = [command, *merged(configuration), *flags]
+            typed = ["python", "cli.py", command, *redact_arguments(arguments)]
+            rewinding(
+                lambda more: RunCLI(
+                    args=[*base, *more], notes=[] if more else notes, command_line=typed
+                )
+            )
+        except Stopped as stopped:
+            leave(stopped)
         except RunIsComplete as complete:
             say(str(complete))
 
@@ -75,6 +92,8 @@ def settled(command: str, arguments: list[str]) -> tuple[Configuration, list[str
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
     configuration, flags = read(arguments)
+    refuse_flat(configuration, flags)
+    refuse_seed(configuration, flags)
     refuse_linked(configuration)
     if command in ("validate", "test"):
         adopt_run(configuration, flags)
@@ -90,9 +109,17 @@ class RunParser(Parser, LightningArgumentParser):
 class RunCLI(LightningCLI):
     """A run is a folder: checkpoints/<run>/ holds what it writes and says whether it exists."""
 
-    def __init__(self, args: list[str], notes: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        args: list[str],
+        notes: Sequence[str] = (),
+        command_line: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         self._command = args[0]
-        self._notes = notes
+        self._command_line = command_line
+        self._notes = list(notes)
+        self._replaced: Path | None = None
         super().__init__(
             LitLLM,
             TextData,
@@ -123,6 +150,10 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(NanGuard, "nan_guard")
+        parser.add_lightning_class_args(SpikeGuard, "spike_guard")
+        parser.add_lightning_class_args(Signals, "signals")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
         # Facts with one owner: the right-hand side leaves the command line and cannot be wrong.
         parser.link_arguments("data.vocab_size", "model.gpt.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.init_args.seq_len", "model.gpt.max_seq_len")
@@ -139,17 +170,19 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         refuse_early(config["trainer"])
-        for note in self._notes:
-            say(note)
         if self.subcommand == "fit":
+            refuse_bounds(config)
             trainer = config["trainer"]
-            config["ckpt_path"] = where_to_start(
+            config["ckpt_path"], chosen = where_to_start(
                 self.run_dir,
                 config["ckpt_path"],
                 overwrite=config["overwrite"],
                 fast_dev_run=trainer["fast_dev_run"],
                 max_steps=trainer["max_steps"],
             )
+            self._notes.append(chosen)
+            if config["overwrite"] and config["ckpt_path"] is None:
+                self._replaced = None if trainer["fast_dev_run"] else self.run_dir
             if config["ckpt_path"] is not None:
                 self._refuse_or_end(Path(config["ckpt_path"]), trainer["max_steps"])
         elif config["ckpt_path"] is None:
@@ -157,13 +190,17 @@ class RunCLI(LightningCLI):
                 f"{self.subcommand} needs a checkpoint, got none: give --ckpt_path PATH or last"
             )
         else:
-            config["ckpt_path"] = str(resolve(config["ckpt_path"], self.run_dir))
+            choice = choose(config["ckpt_path"], self.run_dir, content=is_first_process())
+            self._notes.append(f"{self.subcommand}: {choice.folder} ({choice.why})")
+            config["ckpt_path"] = str(choice.folder)
 
     def _refuse_or_end(self, folder: Path, max_steps: int) -> None:
         """End here if the run has made all its steps, and was made with this configuration."""
         meta = read_meta(folder)
         if not 0 < max_steps <= meta["step"]:
             return
+        if not is_first_process() and damage(folder, listed(folder)):
+            return  # the first process has found that it is damaged, and chosen another one
         for line in compare(meta["config"], self._plain_config()):
             say(line)
         raise RunIsComplete(
@@ -181,13 +218,14 @@ class RunCLI(LightningCLI):
             loggers = own + [logger for logger in given if not isinstance(logger, bool | None)]
         callbacks = config["callbacks"] or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        own_first = [Together(), Opening(self._replaced, self._notes)]
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         try:
             return super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),
                 logger=loggers,
-                callbacks=[Together(), *callbacks, SaveConfig(), NanGuard(), RunReport()],
+                callbacks=[*own_first, *callbacks, SaveConfig(), RunReport(self._command_line)],
                 plugins=[*plugins, FolderCheckpointIO()],
                 **kwargs,
             )
@@ -204,6 +242,7 @@ class RunCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
         refuse_lonely(self.trainer)
+        refuse_model(self.model)
 
     def after_validate(self) -> None:
         checkpoint = self.config[self.subcommand]["ckpt_path"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from lit_llm.commands.classes import refuse_strange
 from lit_llm.commands.compose import Configuration
+from lit_llm.commands.secrets import is_masked, redact, remember, remember_arguments
 
 
 class ParseError(ValueError):
@@ -28,6 +28,10 @@ class Parser(ArgumentParser):
         # --trainer.max_step is a mistake, not a short way to say max_steps
         kwargs = {"allow_abbrev": False, "usage": "%(prog)s [-c FILE] [--key VALUE]", **kwargs}
         super().__init__(*args, **kwargs)
+
+    def dump(self, cfg: Namespace, **kwargs: Any) -> str:
+        """The configuration as text, for config.yaml, a checkpoint, --print_config: no secrets."""
+        return super().dump(redact(cfg), **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Only the parser that knows the key's neighbours can say which one was meant. It may be
@@ -67,15 +71,26 @@ def _no_such_key(key: str, names: Sequence[str]) -> str:
 @contextmanager
 def explained_errors(configuration: Configuration, flags: Sequence[str]) -> Iterator[None]:
     """Turn a parser's message into one line: the key or file, what it got, what is allowed."""
+    remember(configuration.values)
+    refuse_masked(configuration, flags)
+    refuse_strange(configuration, flags)
+    for key, owner in FOLLOWS.items():
+        if any(_short(flag.partition("=")[0]) == f"--{_short(key)}" for flag in flags):
+            raise ValueError(f"--{key} follows from {owner}: remove it")
     try:
         yield
     except ParseError as error:
         raise ValueError(explain(str(error), configuration, flags)) from None
+    except (TypeError, ImportError) as error:
+        if missing := _missing_package(error):
+            raise ValueError(f"a part needs a package that is not installed: {missing}") from None
+        raise
 
 
 def explain(message: str, configuration: Configuration, flags: Sequence[str]) -> str:
     """Reduce a message of jsonargparse to its cause; see `explained_errors`."""
     parents = re.findall(r'(?:Parser key|Key|key) "([\w.]+)"', message)
+    parents = parents[1:] if parents[:1] == ["config"] else parents  # that of the merged files
     unknown = re.search(r"no such key '([\w.]+)'; (?:did you mean ([\w.]+)\?)?", message)
     if unknown:
         key = ".".join([*parents, unknown[1]])
@@ -85,6 +100,8 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
         return f"{where(key, configuration, flags)}: no such key; did you mean {meant}?"
     if linked := re.search(r'Linked "([\w.]+)" must be given via', message):
         return f"--{linked[1]} follows from {FOLLOWS[linked[1]]}: remove it"
+    if alone := re.search(r"^unrecognized arguments:(.*)", message):
+        return f"{alone[1].strip() or '--'} stands alone: flags are written --KEY VALUE"
     if missing := re.search(r"arguments are required: \w+\.([\w.]+)", message):
         return (
             f"--{missing[1]} is not given: start from a recipe, such as "
@@ -93,6 +110,9 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
     if "expected one argument" in message:
         return f"{_without_value(flags)}: needs a value"
     reason = _reason([line.strip(" -") for line in message.splitlines() if line.strip(" -")])
+    if lacking := re.search(r"the following arguments are required: (\w+)", message):
+        key = ".".join([*parents, lacking[1]])
+        return f"{where('.'.join(parents), configuration, flags)}: --{key} is not given, and needed"
     if not parents:
         return reason
     key = ".".join(parents)
@@ -110,6 +130,41 @@ def refuse_linked(configuration: Configuration) -> None:
     for key, owner in FOLLOWS.items():
         if key in configuration.origin:
             raise ValueError(f"{configuration.origin[key]}: {key} follows from {owner}: remove it")
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """What a library that makes its packages optional says where one is missing."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
+            return " ".join(str(error).split())
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def refuse_masked(configuration: Configuration, flags: Sequence[str]) -> None:
+    """Refuse a configuration from which secrets were left out, until they are given again.
+
+    Raises:
+        ValueError: names the file and the first such key.
+    """
+    given = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
+    for key, value in _leaves(configuration.values):
+        if is_masked(value) and not any(_short(name) == _short(key) for name in given):
+            raise ValueError(
+                f"{where(key, configuration, flags)} is {value!r}: a secret stood there, and runs "
+                f"keep none.\nGive it again by --{_short(key)}, or in a later file"
+            )
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _leaves(item, key)
+    else:
+        yield key, node
 
 
 def _without_value(flags: Sequence[str]) -> str:
@@ -146,6 +201,10 @@ def _reason(lines: Sequence[str]) -> str:
         if "expects a function or a callable class" in line:
             cause = line.partition("callable class: ")[2].partition(". Got value")[0]
             return cause + _nearest_class(cause)
+        if match := re.match(
+            r"Import path ([\w.]+) does not correspond to a sub\w+ of (\w+)", line
+        ):
+            return f"{match[1]} is no {match[2]}"
     for line in lines:
         match = re.match(r"Expected an? (.+?)\. Got value: (.*)", line)
         if match:
@@ -206,7 +265,10 @@ def split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def read(arguments: Sequence[str]) -> tuple[Configuration, list[str]]:
     """Split a command line into the merged configuration of its files and its flags."""
     files, flags = split_files(arguments)
+    remember_arguments(flags)
     configuration = Configuration(files)
+    remember(configuration.values)
+    refuse_strange(configuration, flags)
     for index, flag in enumerate(flags):
         # A class that is changed by a flag drops the old class's arguments, as in a file.
         key = flag.removeprefix("--").partition("=")[0]
@@ -217,13 +279,14 @@ def read(arguments: Sequence[str]) -> tuple[Configuration, list[str]]:
     return configuration, flags
 
 
-@contextmanager
-def merged_file(configuration: Configuration) -> Iterator[list[str]]:
-    """The arguments that make jsonargparse read a merged configuration."""
-    with tempfile.TemporaryDirectory(prefix="lit-llm-") as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(yaml.safe_dump(configuration.values, sort_keys=False), encoding="utf-8")
-        yield ["--config", str(file)] if configuration.values else []
+def merged(configuration: Configuration) -> list[str]:
+    """The arguments that make jsonargparse read a merged configuration.
+
+    It comes as text: a file would stay behind, secrets and all, if the process were killed.
+    """
+    if not configuration.values:
+        return []
+    return ["--config", yaml.safe_dump(configuration.values, sort_keys=False)]
 
 
 def flag_value(flags: Sequence[str], key: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import Namespace, set_parsing_settings
 
 from lit_llm.commands.compose import Configuration, merge
-from lit_llm.commands.parser import FOLLOWS, Parser, explained_errors, flag_value, merged_file
+from lit_llm.commands.parser import FOLLOWS, Parser, explained_errors, flag_value, merged
 from lit_llm.commands.signatures import outline
 
 DATA = "lit_llm.data.module.TextData"
@@ -23,6 +23,10 @@ GROUPS = {
     "progress": "lit_llm.callbacks.progress.Progress",
     "throughput": "lit_llm.callbacks.throughput.Throughput",
     "samples": "lit_llm.callbacks.samples.Samples",
+    "nan_guard": "lit_llm.callbacks.nan_guard.NanGuard",
+    "spike_guard": "lit_llm.callbacks.spike_guard.SpikeGuard",
+    "signals": "lit_llm.callbacks.signals.Signals",
+    "watchdog": "lit_llm.callbacks.watchdog.Watchdog",
 }
 OUTLINED = ("lit_llm.", "lightning.")  # packages whose classes are read and not imported
 
@@ -40,8 +44,7 @@ def parse(configuration: Configuration, flags: Sequence[str]) -> Namespace:
     flags = _settle_class(configuration, flags, "trainer.strategy")
     with explained_errors(configuration, flags):
         parser = parser_of(configuration)
-        with merged_file(configuration) as config:
-            parsed = parser.parse_args([*config, *flags])
+        parsed = parser.parse_args([*merged(configuration), *flags])
         parsed.data.init_args.corpus = None  # what the data is does not matter to a plan
         # Older versions of jsonargparse know the second name only.
         return (getattr(parser, "instantiate", None) or parser.instantiate_classes)(parsed)

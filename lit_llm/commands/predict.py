@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_llm.callbacks.progress import Progress
+from lit_llm.commands.bounds import refuse_flat, refuse_seed
 from lit_llm.commands.fit import RunParser, quiet_libraries
-from lit_llm.commands.parser import explained_errors, merged_file, read
-from lit_llm.data.module import PromptData
+from lit_llm.commands.parser import explained_errors, merged, read
+from lit_llm.data.prompt_data import PromptData
 from lit_llm.generation.sampling import Sampling
 from lit_llm.training.predictor import Answer, Predictor
 
@@ -37,8 +38,10 @@ def run(command: str, arguments: list[str]) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     quiet_libraries()
     configuration, flags = read(arguments)
-    with explained_errors(configuration, flags), merged_file(configuration) as config:
-        PredictCLI(args=[command, *config, *flags])
+    refuse_flat(configuration, flags)
+    refuse_seed(configuration, flags)
+    with explained_errors(configuration, flags):
+        PredictCLI(args=[command, *merged(configuration), *flags])
 
 
 class PredictCLI(LightningCLI):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import lightning as L
 
 from lit_llm.commands.fit import RunCLI, settled
-from lit_llm.commands.parser import explained_errors, merged_file
+from lit_llm.commands.parser import explained_errors, merged
 
 
 def run(command: str, arguments: list[str]) -> None:
     """Run prepare; takes the same configuration as fit."""
     configuration, flags, _ = settled(command, arguments)
-    with explained_errors(configuration, flags), merged_file(configuration) as config:
-        PrepareCLI(args=["fit", *config, *flags])
+    with explained_errors(configuration, flags):
+        PrepareCLI(args=["fit", *merged(configuration), *flags])
 
 
 class PrepareCLI(RunCLI):

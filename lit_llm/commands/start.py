@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+
 from lit_llm.checkpoint.bundle import read_meta
-from lit_llm.checkpoint.find import LAST, checkpoints, resolve
+from lit_llm.checkpoint.find import LAST, checkpoints, choose, resolve
 from lit_llm.checkpoint.folder import clean_leftovers
 from lit_llm.commands.compose import Configuration, merge
 from lit_llm.commands.parser import flag_value
@@ -53,7 +56,7 @@ def adopt_run(configuration: Configuration, flags: list[str]) -> None:
     if which == LAST:
         if "run" not in configuration.values and flag_value(flags, "run") is None:
             raise ValueError(
-                '--ckpt_path last: of which run? Give the path of the run, such as '
+                "--ckpt_path last: of which run? Give the path of the run, such as "
                 "--ckpt_path checkpoints/quickstart/pretrain, or its recipe with -c"
             )
         return
@@ -73,37 +76,67 @@ def adopt_run(configuration: Configuration, flags: list[str]) -> None:
 
 def where_to_start(
     run_dir: Path, ckpt_path: str | None, *, overwrite: bool, fast_dev_run: Any, max_steps: int
-) -> str | None:
-    """The checkpoint that `fit` continues from, or None for a run that does not exist yet.
+) -> tuple[str | None, str]:
+    """Find the checkpoint that `fit` continues from, and remove what a killed save left behind.
 
-    Says what it chose, and removes what a killed save left behind.
+    A run that is to be overwritten stands until the new one begins: see `Opening`.
+
+    Returns:
+        Its path, or None for a run that does not exist yet; and a line that says what was chosen
+        and why, empty where nothing was to choose.
 
     Raises:
         ValueError: the run exists and nothing says what is to become of it, or there is no such
             checkpoint.
     """
-    chosen_by_name = ckpt_path not in (None, LAST)
-    if fast_dev_run and not chosen_by_name:
-        return None  # writes nothing, so whatever the folder holds is safe
-    anew = overwrite and not chosen_by_name
+    by_name = ckpt_path not in (None, LAST)
+    if not by_name and (fast_dev_run or overwrite):  # the first writes nothing
+        return None, ""
     if is_first_process():
         clean_leftovers(run_dir)
-        if anew:
-            shutil.rmtree(run_dir, ignore_errors=True)
-    # Another process may look before the first has removed what there was.
-    there = [] if anew else checkpoints(run_dir)
-    if not there and not chosen_by_name:
-        if ckpt_path == LAST and not anew:
-            say(f"{run_dir} holds no checkpoint yet: starting at step 0")
-        return None
+    there = checkpoints(run_dir)
+    if not there and not by_name:
+        none_yet = f"{run_dir} holds no checkpoint yet: starting at step 0"
+        return None, none_yet if ckpt_path == LAST else ""
     if ckpt_path is None:
         raise ValueError(
             f"{run_dir} already holds a run ({there[-1].name}).\n"
             "Add --ckpt_path last to continue it, --run NAME to start another one, "
             "or --overwrite true to delete it"
         )
-    folder = resolve(ckpt_path, run_dir)
-    step = read_meta(folder)["step"]
-    chosen = "as asked for" if chosen_by_name else "the newest that is whole"
-    say(f"going on from {folder} ({chosen}), step {step} of {max_steps}")
-    return str(folder)
+    choice = choose(ckpt_path, run_dir, content=is_first_process())
+    step = read_meta(choice.folder)["step"]
+    return str(choice.folder), f"{choice}, step {step} of {max_steps}"
+
+
+class Opening(L.Callback):
+    """Deletes the run that a new one replaces, and says what was settled.
+
+    Not earlier than with the first step: until then the new one may be refused.
+
+    Args:
+        replaced: the old run's folder, if it is to go
+        notes: lines to print
+    """
+
+    def __init__(self, replaced: Path | None, notes: Sequence[str]) -> None:
+        self.replaced = replaced
+        self.notes = notes
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.replaced is not None:
+            if trainer.is_global_zero:
+                shutil.rmtree(self.replaced, ignore_errors=True)
+            trainer.strategy.barrier("the old run is gone")
+            self.replaced = None
+        self._say()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._say()
+
+    on_test_start = on_validation_start
+
+    def _say(self) -> None:
+        for note in self.notes:
+            say(note)
+        self.notes = ()

@@ -210,3 +210,30 @@ def test_half_precision_on_a_cpu_is_refused_and_not_replaced(refusal):
     message = refusal("--trainer.precision=16-mixed", "--trainer.limit_val_batches=0", files=TINY)
     assert "trainer.precision=16-mixed needs a GPU" in message
     assert "bf16-mixed" in message
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------
+
+
+def exits_as_lightning_does(*_):
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def interrupts(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("run", [interrupts, exits_as_lightning_does])
+def test_ctrl_c_before_training_begins_is_one_line_and_130(cli, monkeypatch, run):
+    monkeypatch.setattr("lit_llm.commands.fit.run", run)
+    finished = cli("fit")
+    assert finished.code == 130
+    assert finished.err == "interrupted\n"
+
+
+def test_an_exit_that_ctrl_c_has_not_caused_keeps_its_code(cli, monkeypatch):
+    monkeypatch.setattr("lit_llm.commands.fit.run", lambda *_: sys.exit(7))
+    assert cli("fit").code == 7

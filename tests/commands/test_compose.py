@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from lit_llm.commands.compose import Configuration, merge, parse_value
@@ -111,3 +113,42 @@ def test_a_key_given_twice_is_refused_with_its_line(write):
 def test_broken_yaml_is_named(write):
     with pytest.raises(ValueError, match=r"a.yaml is not valid YAML: .*line 1"):
         Configuration([write("a.yaml", "x: [1, 2")])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"run: caf\xe9", r"is no text in UTF-8 \(byte 8 is 0xe9\)"),
+        (bytes(range(256)), "is no text in UTF-8"),
+        (b"? [a, b]\n: 3\n", r"line 1: \['a', 'b'\] is no key"),
+        (b"x: &x {y: *x}", "is nested too deeply, or holds itself"),
+        (b"x: " + b"[" * 2000 + b"]" * 2000, "is nested too deeply"),
+        (b"x.y: 1\nx: {y: 2}\n", "key 'x.y' is given twice"),
+        (b"x: {y: {z: 1}}\nx.y.z: 1\n", "key 'x.y.z' is given twice"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, content, reason):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"mine\.yaml.*{reason}"):
+        Configuration([tmp_path / "mine.yaml"])
+
+
+def test_two_spellings_of_different_keys_are_merged(write):
+    file = write("a.yaml", "x.y: 1\nx: {z: 2}\nx.w.v: 3\n")
+    assert Configuration([file]).values == {"x": {"y": 1, "z": 2, "w": {"v": 3}}}
+
+
+def test_a_few_lines_do_not_become_a_billion_values(write):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, 9):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    with pytest.raises(ValueError, match=r"mine\.yaml, it holds more than 100,000 values"):
+        Configuration([write("mine.yaml", "\n".join(lines))])
+
+
+def test_a_link_to_itself_and_a_pipe_are_no_files(tmp_path):
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("loop.yaml", "pipe.yaml"):
+        with pytest.raises(ValueError, match=f"{name}: no such configuration file"):
+            Configuration([tmp_path / name])
