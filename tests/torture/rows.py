@@ -13,7 +13,7 @@ ROWS: dict[int, tuple[str, int]] = {
     1: ("resume at a random step", 24),
     2: ("SIGKILL at a random moment, inside a save too", 40),
     3: ("an exception in write, fsync, rename, prune of a save", 80),
-    4: ("disk full", 10),
+    4: ("disk full; a run that cannot fit does not start", 12),
     5: ("flipped bits, truncated, missing and swapped files", 290),
     6: ("checkpoint and configuration do not fit together", 12),
     7: ("preparation killed; an input changed, one added", 22),
@@ -28,7 +28,7 @@ ROWS: dict[int, tuple[str, int]] = {
     16: ("planted secrets", 12),
     17: ("bad configurations", 55),
     18: ("control tokens typed as text", 200),
-    19: ("a soak of saves with pruning", 300),
+    19: ("a soak of 300 saves with pruning, and what it leaves", 301),
 }
 """Number: (what is done, trials)."""
 

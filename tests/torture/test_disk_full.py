@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import namedtuple
 from contextlib import contextmanager
@@ -80,24 +81,28 @@ def test_a_run_whose_checkpoints_cannot_fit_does_not_start(
 
 
 FULL_DISK = """
-import sys
+import errno, shutil, sys
 from pathlib import Path
-from lit_llm.checkpoint.manifest import verify
 from tests.torture.saves import assert_same, resume, save
-run, source, form = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+run, source, form, ballast = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 state = resume(source)
-step, free = 0, True
-while free:
+real = shutil.disk_usage
+def usage(path):  # the check before the first byte finds room: others fill the disk after it
+    saving = any(run.glob("*.tmp-*"))
+    return real(path) if saving else real(path)._replace(free=10**12)
+shutil.disk_usage = usage
+(run / "ballast").write_bytes(bytes(int(ballast)))
+step, full = 0, None
+while full is None:
     step += 1
-    (run / "metrics.csv").write_bytes(bytes(step))  # others write to that disk too
+    assert step < 12
     try:
         save(state, run / f"step-{step:08d}", form)
-        if step == 3:
-            Path(run, "ballast").write_bytes(bytes(600_000))
     except OSError as error:
-        print(error)
-        free = False
-    assert step < 12
+        full = error
+assert full.errno == errno.ENOSPC, full
+assert "before the first byte" not in str(full.__cause__), full.__cause__
+print(full)
 names = sorted(path.name for path in run.glob("*step*"))
 assert names == [f"step-{n:08d}" for n in range(1, step)], names
 for name in names:
@@ -105,30 +110,44 @@ for name in names:
 """
 
 
+def in_a_small_disk(folder: object, command: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a shell command to which alone `folder` is a tmpfs of 3 MB."""
+    mount = f"mount -t tmpfs -o size=3m none {folder}"
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mount} && {command}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def what_fills_up() -> str:
+    """A real disk where file systems may be mounted; else a limit, as above."""
+    if shutil.which("unshare") is None:
+        return "RLIMIT_FSIZE"
+    return "RLIMIT_FSIZE" if in_a_small_disk(tempfile.gettempdir(), "true").returncode else "tmpfs"
+
+
 @row(4)
-def test_a_small_disk_that_fills_up_keeps_what_it_has(trials, pretrained, tmp_path):
-    """A real one of 3 MB where file systems may be mounted; else a limit, as above."""
+@pytest.mark.parametrize("what", [what_fills_up()])
+def test_a_disk_that_fills_up_during_a_save_keeps_what_it_has(
+    trials, draw, pretrained, tmp_path, what
+):
     source = checkpoints(pretrained)[-1]
-    mount = f"mount -t tmpfs -o size=3m none {tmp_path}"
-    may_mount = not subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode
-    for trial in trials(full=2, fast=1):
+    for trial in trials(full=4, fast=2):
         with trial:
             form = FORMS[trial.number % 2]
-            if not may_mount:
+            if what == "RLIMIT_FSIZE":
                 state = resume(source)
                 with largest_file(100_000), pytest.raises(SaveFailed, match="Earlier"):
                     save(state, tmp_path / "step-00000001", form)
                 assert not list(tmp_path.iterdir())
                 continue
-            command = f'{mount} && exec "$0" -c "$1" {tmp_path} {source} {form}'
-            done = subprocess.run(
-                ["unshare", "-rm", "sh", "-c", command, sys.executable, FULL_DISK],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-            )
+            command = f'exec "$0" -c "$1" {tmp_path} {source} {form} {draw.randrange(600_000)}'
+            done = in_a_small_disk(tmp_path, command, sys.executable, FULL_DISK)
             assert done.returncode == 0, done.stderr
             assert f"disk full while saving {tmp_path}/step-" in done.stdout
+            assert "Earlier checkpoints are untouched" in done.stdout
             assert BYTES.search(done.stdout)
 
 

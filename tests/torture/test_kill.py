@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_llm.checkpoint.find import checkpoints
 from tests.torture.rows import row
 from tests.torture.state import (
     assert_all_visible_are_whole,
@@ -18,39 +19,41 @@ from tests.torture.state import (
 )
 
 STEPS = 24
-ELSEWHERE = Path(
-    "/dev/shm"
-)  # another file system than the runs': the trap of a save through TMPDIR
+ELSEWHERE = Path("/dev/shm")
 
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A folder for temporary files on another file system, where there is one."""
-    if not ELSEWHERE.is_dir():
-        yield tmp_path
-        return
+    """A folder for temporary files on another file system: the trap of a save through TMPDIR."""
+    if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.fail(f"{ELSEWHERE} is no file system of its own: this row needs one")
     folder = Path(tempfile.mkdtemp(dir=ELSEWHERE))
     yield folder
     shutil.rmtree(folder)
 
 
-def wait_for_a_save(running, run, passed_over):
-    """Until a save is under way, after some others; False if the run ended before."""
+def half_saved(run):
+    """Folders of saves that are under way; a removal has such a folder too, for an old step."""
+    newest = max((path.name for path in checkpoints(run)), default="")
+    return [path for path in run.glob("step-*.tmp-*") if path.name.partition(".")[0] > newest]
+
+
+def killed_inside_a_save(running, run, passed_over, moment):
+    """Kill a process during its next save but `passed_over`; False if that was missed."""
     seen = set()
-    while running.alive():
-        seen.update(path for path in run.glob("step-*.tmp-*") if path not in seen)
-        if len(seen) > passed_over:
-            return True
-    return False
+    while running.alive() and len(seen) <= passed_over:
+        seen.update(half_saved(run))
+    time.sleep(moment)
+    running.kill_all()
+    return bool(half_saved(run))
 
 
 @row(2)
 def test_a_killed_run_typed_again_ends_with_the_weights_of_one_that_was_not(
     trials, draw, launch, tiny_fit_arguments, tmp_path, elsewhere
 ):
-    def fit(name):
-        # Saves are half of what it does, and every tenth run prepares its data as well.
-        cache = [f"--data.cache_dir={tmp_path / name / 'cache'}"] if name.endswith("0") else []
+    def fit(name, *, prepares=False):
+        cache = [f"--data.cache_dir={tmp_path / name / 'cache'}"] if prepares else []
         return launch(
             *tiny_fit_arguments(
                 tmp_path / name,
@@ -61,31 +64,42 @@ def test_a_killed_run_typed_again_ends_with_the_weights_of_one_that_was_not(
             env={"TMPDIR": str(elsewhere)},
         )
 
-    start = time.monotonic()
-    whole = fit("whole")
-    assert whole.wait() == 0, whole.err
-    duration = time.monotonic() - start
+    def finish(name, **options):
+        start = time.monotonic()
+        running = fit(name, **options)
+        assert running.wait() == 0, running.err
+        return time.monotonic() - start
+
+    finish("cold")
+    duration = finish("whole")
     reference = state_of(tmp_path / f"whole/run/step-{STEPS:08d}")
+
+    def kill(name, *, inside, prepares):
+        """Kill a run at a random moment, again if the moment came too late."""
+        run = tmp_path / name / "run"
+        for _ in range(50):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            running = fit(name, prepares=prepares)
+            if inside:
+                moment = draw.uniform(0, 0.003)  # a save takes a few milliseconds
+                hit = killed_inside_a_save(running, run, draw.randrange(STEPS // 2 - 1), moment)
+            else:
+                time.sleep(draw.uniform(0, duration))
+                running.kill_all()
+                hit = True
+            if running.wait() == -signal.SIGKILL and hit:
+                return run
+        raise AssertionError("50 kills came too late")
 
     for trial in trials(full=40, fast=2):
         with trial:
-            name = f"killed-{trial.number}"
-            run = tmp_path / name / "run"
-            running = fit(name)
-            if trial.number % 2:
-                inside = wait_for_a_save(running, run, passed_over=draw.randrange(STEPS // 2))
-                assert inside, running.err
-                time.sleep(draw.uniform(0, 0.004))  # a save takes about as long
-            else:
-                time.sleep(draw.uniform(0, duration))
-            running.kill_all()
-            assert running.wait() in (0, -signal.SIGKILL)
-
+            name, inside = f"killed-{trial.number}", bool(trial.number % 2)
+            prepares = trial.number % 10 == 4  # some are killed while they prepare their data
+            run = kill(name, inside=inside, prepares=prepares)
             assert_all_visible_are_whole(run)
-            again = fit(name)
-            assert again.wait() == 0, again.err
+            finish(name, prepares=prepares)
             assert_equal(reference, state_of(run / f"step-{STEPS:08d}"))
             assert_all_visible_are_whole(run)
-            assert not leftovers(tmp_path / name, elsewhere)
+            assert not leftovers(tmp_path / name)
             assert not os.listdir(elsewhere)
             shutil.rmtree(tmp_path / name)
