@@ -93,7 +93,7 @@ def user_error(error: BaseException) -> BaseException | None:
             isinstance(link, ValueError) and _raised_here(link)
         ):
             found = link
-        link = link.__cause__
+        link = link.__cause__ if link.__cause__ is not link else None
     return found
 
 

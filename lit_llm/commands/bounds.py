@@ -17,12 +17,16 @@ from jsonargparse import Namespace
 
 from lit_llm.commands.compose import Configuration, parse_value
 from lit_llm.commands.parser import flag_value, where
+from lit_llm.optim.groups import KINDS
 
 # Keys of a configuration that hold further keys.
 GROUPS = {"model", "trainer", "checkpoint", "progress", "throughput", "samples", "sampling"}
 GROUPS |= {"nan_guard", "spike_guard", "signals", "watchdog"}
 METRICS = ("loss", "perplexity", "bits_per_byte")
 MONITORED = tuple(f"val/{name}" for name in METRICS) + tuple(f"train/{name}" for name in METRICS)
+MONITORED += ("train/grad_norm", *(f"lr/{kind}" for kind in KINDS))
+# Of these no callback logs a metric of its own.
+KNOWN_CALLBACKS = ("lightning.", "lit_llm.")
 
 
 def refuse_flat(configuration: Configuration, flags: Sequence[str]) -> None:
@@ -74,8 +78,6 @@ def refuse_bounds(config: Namespace) -> None:
     refuse_run_name(config["run"])
     if not trainer["fast_dev_run"]:
         refuse_place("runs_dir", Path(config["runs_dir"]) / config["run"])
-    if data.get("cache_dir"):
-        refuse_place("data.cache_dir", Path(data["cache_dir"]))
 
 
 def _refuse_trainer(trainer: Namespace) -> None:
@@ -86,7 +88,11 @@ def _refuse_trainer(trainer: Namespace) -> None:
         ("max_steps", lambda n: n == 0 or n < -1, "give 1 or more"),
         ("min_steps", lambda n: 0 < steps < n, f"more than trainer.max_steps={steps}: lower it"),
         ("max_epochs", lambda n: n != -1 and not (cut and n > 0), no_epochs + "give max_steps"),
-        ("check_val_every_n_epoch", lambda n: True, no_epochs + "give val_check_interval in steps"),
+        (
+            "check_val_every_n_epoch",
+            lambda n: not (cut and n > 0),
+            no_epochs + "give val_check_interval in steps",
+        ),
         ("reload_dataloaders_every_n_epochs", lambda n: n != 0, no_epochs + "leave it out"),
         ("gradient_clip_val", lambda n: n < 0, "give a norm above 0, or 0 or null for none"),
         ("log_every_n_steps", lambda n: n < 1, "give 1 or more"),
@@ -114,9 +120,16 @@ def _monitors(config: Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_monitor(key: str, monitor: str, trainer: Namespace, data: Namespace) -> None:
-    """A callback of the user's may log more: refuse only what is almost one of ours."""
+    """Callbacks may log more: refuse only what is almost one of ours, and with the user's no name.
+
+    Then the one that waits says at the first validation what there is.
+    """
+    callbacks = trainer["callbacks"] or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    names = [callback["class_path"] for callback in callbacks if isinstance(callback, Namespace)]
+    theirs = any("." in name and not name.startswith(KNOWN_CALLBACKS) for name in names)
     near = difflib.get_close_matches(monitor, MONITORED, 1, 0.8)
-    if monitor not in MONITORED and (near or not trainer["callbacks"]):
+    if monitor not in MONITORED and not theirs and (near or not names):
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(MONITORED)}"
         raise ValueError(f"{key}={monitor}: no such metric; {hint}")
     none = trainer["limit_val_batches"] == 0 or data.get("val_fraction") == 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,11 @@ from lit_llm.tokenizer.named import import_named, is_pythons_own, refuse_pythons
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # Under these a name without class_path may be that of a function or a class.
 TAKE_CLASSES = ("model", "trainer", "data.init_args.corpus", "data.init_args.tokenizer")
+# Last words of keys that take a file or a name, never a function: `path: code.txt` is a file.
+TAKE_TEXTS = {"path", "paths", "file", "files", "glob", "globs", "dir", "folder", "name"}
+TAKE_TEXTS |= {"project", "experiment", "entity", "group", "tags", "notes", "url", "uri", "version"}
+# Nothing of Python's own that can be called has such a name.
+OF_DATA = {"txt", "json", "jsonl", "csv", "tsv", "parquet", "arrow", "md", "gz", "zst", "model"}
 # Libraries whose classes are looked at more closely: only these kinds are parts of a run.
 KINDS = (
     "torch.nn.Module",
@@ -40,6 +46,7 @@ KINDS = (
     "lightning.pytorch.plugins.LayerSync",
     "lightning.fabric.plugins.ClusterEnvironment",
 )
+FUNCTIONAL = "torch.nn.functional"  # activations, for a network of the user's: they do nothing else
 HELPERS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.", "torch.distributed.tensor.")
 
 
@@ -49,7 +56,7 @@ def refuse_strange(configuration: Configuration, flags: Sequence[str]) -> None:
     Raises:
         ValueError: names the key, or the file that gave it, and the class.
     """
-    for key, name in _named(configuration.values, flags):
+    for key, name in named(configuration.values, flags):
         try:
             if key.endswith("class_path"):
                 refuse_class(name)
@@ -81,7 +88,7 @@ def refuse_class(path: str) -> None:
     if not isinstance(found, type):
         raise ValueError(f"class_path={path} is no class: name a class, with its init_args")
     if (
-        is_users_own(path)
+        is_users_own(f"{found.__module__}.{found.__qualname__}")  # not what the file only imports
         or found.__module__.startswith(HELPERS)
         or dataclasses.is_dataclass(found)
     ):
@@ -105,22 +112,38 @@ def is_users_own(path: str) -> bool:
         return False
     places = [spec.origin] if spec and spec.origin else []
     places += list(spec.submodule_search_locations or []) if spec else []
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")]
-    return bool(places) and not any(
-        Path(place).resolve().is_relative_to(folder) for place in places for folder in installed
-    )
+    return bool(places) and not any(_is_installed(Path(place).resolve()) for place in places)
+
+
+def _is_installed(place: Path) -> bool:
+    """For all, for this user, by the system, or for the Python below a virtual environment."""
+    if {"site-packages", "dist-packages"} & set(place.parts):
+        return True
+    folders = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    folders += [site.getusersitepackages(), *site.getsitepackages()]
+    return any(place.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def _refuse_function(key: str, name: str) -> None:
     """Refuse a library's function, or anything of Python's own, where a text may stand for one."""
-    if not key.startswith(TAKE_CLASSES):
+    if not key.startswith(TAKE_CLASSES) or _takes_text(key):
         return
     module, _, attribute = name.rpartition(".")
     if is_pythons_own(name):
+        if attribute in OF_DATA:
+            return  # which of Python's modules are loaded must not decide what a file is called
         if module not in sys.modules or hasattr(sys.modules[module], attribute):
             refuse_pythons_own(name)
-    elif isinstance(getattr(sys.modules.get(module), attribute, None), FunctionType):
-        refuse_class(name)
+        return
+    found = getattr(sys.modules.get(module), attribute, None)
+    if isinstance(found, FunctionType):
+        home = found.__module__ or ""  # a file of the user's may import `shutil.rmtree`
+        if home != FUNCTIONAL and (home.startswith("lit_llm.") or not is_users_own(home)):
+            refuse_class(name)
+
+
+def _takes_text(key: str) -> bool:
+    return key.rpartition(".")[2].rpartition("_")[2] in TAKE_TEXTS
 
 
 def _loaded(path: str) -> type | None:
@@ -128,7 +151,7 @@ def _loaded(path: str) -> type | None:
     return getattr(sys.modules.get(module), name, None)
 
 
-def _named(values: dict[str, Any], flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+def named(values: dict[str, Any], flags: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield key and value of all that may name a class or a function, of files and flags."""
     yield from _texts(values, "")
     for index, flag in enumerate(flags):

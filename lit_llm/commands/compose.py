@@ -69,6 +69,10 @@ class Configuration:
         for part in parts:
             self._add(file.parent / part, (*parents, _real(file)))
         self.values = merge(self.values, values)
+        replaced = tuple(f"{key}." for key in _plain(values))  # with all that stood below it
+        self.origin = {
+            key: given for key, given in self.origin.items() if not key.startswith(replaced)
+        }
         self.origin.update({key: os.path.normpath(file) for key in _keys(values)})
 
     def replace_class(self, key: str, class_path: str) -> bool:
@@ -148,7 +152,9 @@ def _read(file: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold keys and values, got {type(values).__name__}")
+        raise ValueError(
+            f"{file} must hold keys and values, got {type(values).__name__}: write KEY: VALUE"
+        )
     try:
         return _nested(values)
     except ValueError as error:
@@ -213,6 +219,15 @@ def _keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{name}.")
 
 
+def _plain(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of what is no mapping."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _plain(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, dict) and value:
@@ -224,8 +239,11 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def _nearest(file: Path) -> str:
     there = [str(path) for path in file.parent.glob("*.yaml")]
     match = difflib.get_close_matches(str(file), there, 1)
-    return f"; did you mean {match[0]}?" if match else ""
+    if match:
+        return f"; did you mean {match[0]}?"
+    return "; give the path of a YAML file, such as configs/recipes/quickstart/pretrain.yaml"
 
 
 def _one_line(error: yaml.YAMLError) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split()).replace(' in "<unicode string>"', "")
+    return text + ("; indent with spaces" if r"'\t'" in text else "; correct it there")

@@ -27,10 +27,11 @@ EXAMPLE = "python cli.py export --ckpt_path checkpoints/RUN --to checkpoint --ou
 def run(command: str, arguments: list[str]) -> None:
     """Run export."""
     settings = _parser().parse_args(arguments)
-    from lit_llm.checkpoint.find import resolve
+    from lit_llm.checkpoint.find import asked_by, resolve
 
     module, function, _ = FORMS[settings.to]
-    source, target = resolve(settings.ckpt_path), Path(settings.out)
+    with asked_by("--ckpt_path"):
+        source, target = resolve(settings.ckpt_path), Path(settings.out)
     getattr(import_module(module), function)(source, target)
     print(f"{source} -> {target}")
     for path in sorted(path for path in target.rglob("*") if path.is_file()):

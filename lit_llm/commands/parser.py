@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from lit_llm.commands.blame import refusal
 from lit_llm.commands.classes import refuse_strange
 from lit_llm.commands.compose import Configuration
 from lit_llm.commands.secrets import is_masked, redact, remember, remember_arguments
@@ -30,8 +31,16 @@ class Parser(ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def dump(self, cfg: Namespace, **kwargs: Any) -> str:
-        """The configuration as text, for config.yaml, a checkpoint, --print_config: no secrets."""
-        return super().dump(redact(cfg), **kwargs)
+        """The configuration as text, for config.yaml, a checkpoint, --print_config: no secrets.
+
+        They are left out of the plain values: a key's type may not allow what takes their place.
+        """
+        text = super().dump(cfg, **kwargs)
+        plain = yaml.safe_load(text)
+        clean = redact(plain)
+        if clean == plain:
+            return text  # with its comments
+        return yaml.safe_dump(clean, sort_keys=False, allow_unicode=True, width=1_000_000)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Only the parser that knows the key's neighbours can say which one was meant. It may be
@@ -85,6 +94,10 @@ def explained_errors(configuration: Configuration, flags: Sequence[str]) -> Iter
         if missing := _missing_package(error):
             raise ValueError(f"a part needs a package that is not installed: {missing}") from None
         raise
+    except Exception as error:
+        if found := refusal(error, configuration, flags):
+            raise ValueError(f"{where(found[0], configuration, flags)}: {found[1]}") from None
+        raise
 
 
 def explain(message: str, configuration: Configuration, flags: Sequence[str]) -> str:
@@ -112,7 +125,7 @@ def explain(message: str, configuration: Configuration, flags: Sequence[str]) ->
     reason = _reason([line.strip(" -") for line in message.splitlines() if line.strip(" -")])
     if lacking := re.search(r"the following arguments are required: (\w+)", message):
         key = ".".join([*parents, lacking[1]])
-        return f"{where('.'.join(parents), configuration, flags)}: --{key} is not given, and needed"
+        return f"{where('.'.join(parents), configuration, flags)}: --{key} is not given: give it"
     if not parents:
         return reason
     key = ".".join(parents)
@@ -149,6 +162,8 @@ def refuse_masked(configuration: Configuration, flags: Sequence[str]) -> None:
     """
     given = {flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")}
     for key, value in _leaves(configuration.values):
+        if key.endswith("prompts"):
+            continue  # somebody's text, with stars of its own
         if is_masked(value) and not any(_short(name) == _short(key) for name in given):
             raise ValueError(
                 f"{where(key, configuration, flags)} is {value!r}: a secret stood there, and runs "
@@ -185,7 +200,7 @@ def where(key: str, configuration: Configuration, flags: Sequence[str]) -> str:
         for given, file in configuration.origin.items()
         if not given.endswith(".init_args")  # it would stand for the whole class
     }
-    file = files.get(_short(key))
+    file = files.get(_short(key)) or files.get(short)  # the latter: a class that is a plain text
     return f"{file}: {key}" if file else f"--{key}"
 
 
@@ -204,7 +219,7 @@ def _reason(lines: Sequence[str]) -> str:
         if match := re.match(
             r"Import path ([\w.]+) does not correspond to a sub\w+ of (\w+)", line
         ):
-            return f"{match[1]} is no {match[2]}"
+            return f"{match[1]} is no {match[2]}: name a subclass of {match[2]}"
     for line in lines:
         match = re.match(r"Expected an? (.+?)\. Got value: (.*)", line)
         if match:

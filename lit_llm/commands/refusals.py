@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -14,12 +16,20 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lit_llm.commands.launch import ALL, count_devices, launcher, shards
 from lit_llm.commands.precision import device_kind
 
+# What PyTorch trains on by itself; Lightning knows further ones that need packages of their own.
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
-def refuse_early(trainer: Namespace) -> None:
+
+def refuse_early(trainer: Namespace, *, compile: Any = False) -> None:
     """Refuse what this machine cannot do, before the data is prepared.
 
+    Args:
+        trainer: its settings
+        compile: `model.compile`
+
     Raises:
-        ValueError: no such GPU here, or a precision that device or strategy do not have.
+        ValueError: no such GPU here, a precision that device or strategy do not have, or blocks
+            that are both split and compiled.
     """
     accelerator, precision = str(trainer["accelerator"]), str(trainer["precision"])
     kind = device_kind(accelerator)
@@ -52,6 +62,12 @@ def refuse_early(trainer: Namespace) -> None:
         raise ValueError(
             f"trainer.precision={precision} does not work with a strategy that shards: "
             "give bf16-mixed or 32-true, or use -c configs/trainer/ddp.yaml"
+        )
+    if compile and strategy.get("init_args", Namespace()).get("tensor_parallel", 1) != 1:
+        raise ValueError(  # on one device too: the same files would start and then end elsewhere
+            "model.compile=true with a strategy that has tensor_parallel: torch cannot compile "
+            "blocks that are split yet. Give --model.compile false, or a trainer file such as "
+            "configs/trainer/fsdp.yaml"
         )
     param_dtype = strategy.get("init_args", Namespace()).get("param_dtype")
     if param_dtype is not None and precision != "32-true":
@@ -92,6 +108,13 @@ def trainer_refusal(trainer: Namespace, error: Exception) -> str:
         near = difflib.get_close_matches(trainer["strategy"], strategies, 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(strategies)}"
         return f"--trainer.strategy: there is no {trainer['strategy']!r}{hint}"
+    reason, devices = " ".join(str(error).split()), str(trainer["devices"])
+    if trainer["accelerator"] not in ACCELERATORS:
+        return f"trainer.accelerator={trainer['accelerator']}: give auto, cpu or gpu ({reason})"
+    if devices == "[]" or (
+        re.fullmatch(r"-?\d+", devices) and int(devices) < 1 and devices != "-1"
+    ):
+        return f"trainer.devices={devices}: give 1 or more, or auto ({reason})"
     given = ("accelerator", "devices", "strategy", "precision")
-    settings = ", ".join(f"{name}={trainer[name]}" for name in given)
-    return f"trainer: {error}\n(with {settings}; see configs/trainer/)"
+    settings = ", ".join(f"trainer.{name}={trainer[name]}" for name in given)
+    return f"trainer: {reason}\n(with {settings}: see configs/trainer/ for what goes together)"

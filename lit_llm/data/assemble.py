@@ -55,6 +55,8 @@ class Prepared:
             ValueError: a file is missing or is not what was written.
         """
         _require(self.folder, damaged(self.folder, threads=os.cpu_count() or 1))
+        for split in filter(None, (self.train, self.val)):
+            Shards(split).check()
         return sum(path.stat().st_size for path in self.folder.rglob("*.bin"))
 
 
@@ -73,13 +75,24 @@ def open_prepared(
             their size alone: `Prepared.verify` reads them.
     """
     _require(folder, damaged(folder, tokens=False))
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = _read_card(folder / "card.json")
     val = folder / "val" if card["settings"]["val_fraction"] else None
     for split in filter(None, (folder / "train", val)):
         Shards(split)
     tokenizer = tokenizer or load_tokenizer(folder / "tokenizer")
     work = work or {"scanned": 0, "encoded": 0}
     return Prepared(folder, tokenizer, folder / "train", val, card, work)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_bytes())
+        float(card["settings"]["val_fraction"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} does not describe data: delete {path.parent} and prepare again"
+        ) from None
+    return card
 
 
 def assemble(

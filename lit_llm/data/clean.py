@@ -59,7 +59,7 @@ def _fault(text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}"
     if size > MAX_RECORD_BYTES:
-        return too_large(size)
+        return too_large(size=size)
     return None
 
 

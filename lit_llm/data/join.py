@@ -19,6 +19,9 @@ def join_shards(folder: Path, parts: Sequence[Path]) -> None:
 
     Token files are hard links where the file system has them, so they take no more space and the
     parts may be deleted later.
+
+    Raises:
+        ValueError: what a part holds cannot be tokens.
     """
     manifests = [read_manifest(part) for part in parts]
     head = {
@@ -35,7 +38,9 @@ def join_shards(folder: Path, parts: Sequence[Path]) -> None:
                 assert head.items() <= manifest.items(), "parts of different kinds"
                 handle.write(data)
                 digest.update(data)
-                data = (Shards(part).starts[1:] + tokens).astype("<i8").tobytes()
+                split = Shards(part)
+                split.check()
+                data = (split.starts[1:] + tokens).astype("<i8").tobytes()
                 for number in range(len(manifest["shards"])):
                     for kind in ("tokens", "mask") if head["has_mask"] else ("tokens",):
                         old = f"{number:05d}-{kind}.bin"

@@ -160,9 +160,12 @@ class TextData(L.LightningDataModule):
         start = time.monotonic()
         try:
             size = sum(one.verify() for one in prepared)
-        except ValueError as fault:
+        except (ValueError, OSError) as error:  # OSError: the disk cannot read it
+            fault = (
+                error if isinstance(error, ValueError) else ValueError(f"prepared data: {error}")
+            )
             if not self._has_peers:
-                raise
+                raise fault from None  # it may be the error itself
             self._fault = fault
             return
         self._verified = True
@@ -325,6 +328,11 @@ class TextData(L.LightningDataModule):
         first = step * self.global_batch_size
         places = ((p, *order[p]) for p in range(first, first + self.global_batch_size))
         return [(position, names[component], row) for position, component, row in places]
+
+    def text_of(self, corpus: str, row: int) -> str:
+        """Read a row of the training data, to look at a sample of `samples_of_step`."""
+        rows = self._train[list(self.parts).index(corpus)]
+        return self.tokenizer.decode(rows[row].tokens_T.tolist())
 
     def _order(self) -> Order:
         weights = [part.weight for part in self.parts.values()] if len(self.parts) > 1 else None

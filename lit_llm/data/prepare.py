@@ -13,6 +13,7 @@ Deleting the cache, or any folder in it, is always safe while nothing runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -135,14 +136,25 @@ def _identity(tokenizer: Tokenizer, groups: list[list[Known]]) -> str:
 
 @contextmanager
 def _locked(cache: Path, pool: Workers) -> Iterator[None]:
-    """One process at a time writes; a lock dies with its process, however that ends."""
-    cache.mkdir(parents=True, exist_ok=True)
+    """One process at a time writes; a lock dies with its process, however that ends.
+
+    Raises:
+        ValueError: the cache cannot be written, and not all that is asked for is in it.
+    """
     lock = FileLock(cache / ".lock")
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        pool.say(f"another process prepares data in {cache}: waiting for it")
-        lock.acquire()
+        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            pool.say(f"another process prepares data in {cache}: waiting for it")
+            lock.acquire()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise ValueError(
+            f"data.cache_dir={cache} lacks this data, prepared, and cannot be written ({reason}): "
+            "give another place"
+        ) from None
     try:
         yield
     finally:

@@ -45,8 +45,11 @@ def damaged(folder: Path, *, tokens: bool = True, threads: int = 1) -> Path | No
         return fault
     token_files: dict[Path, str] = {}
     for path in [path for path in files if path.name == MANIFEST]:
-        split = json.loads(path.read_text(encoding="utf-8"))["files"]
-        token_files |= {path.parent / name: file["sha256"] for name, file in split.items()}
+        try:
+            split = json.loads(path.read_bytes())["files"]
+            token_files |= {path.parent / name: file["sha256"] for name, file in split.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return path
     return _first_fault(token_files, threads)
 
 

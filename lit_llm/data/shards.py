@@ -28,6 +28,7 @@ from lit_llm.data.atomic import new_folder
 
 FORMAT = 1
 SHARD_TOKENS = 2**28  # 512 MiB as uint16
+CHECKED_AT_ONCE = 2**22
 OPEN_FILES = 128  # each mapping keeps a file handle, and 1,024 a process is a common limit
 
 
@@ -58,6 +59,7 @@ class Shards:
                     f"{path}: {'missing' if size is None else f'{size} bytes'}, "
                     f"the manifest says {file['size']}: delete {self.folder} and prepare again"
                 )
+        self._refuse_other_counts()
         self.starts: np.ndarray = np.memmap(self.folder / "starts.bin", dtype="<i8", mode="r")
         self._open: OrderedDict[str, np.ndarray] = OrderedDict()
 
@@ -84,6 +86,38 @@ class Shards:
                         f"delete {self.folder} and prepare again"
                     )
 
+    def check(self) -> None:
+        """Read every file, and see that the numbers in it are possible.
+
+        A manifest proves that files are what somebody wrote, not that they are tokens: an id that
+        the embedding does not have would end a run with a traceback, on a GPU far from its cause.
+
+        Raises:
+            ValueError: a document ends before it begins, or an id is not of the vocabulary.
+        """
+        path = self.folder / "starts.bin"
+        for low in range(0, self.n_documents, CHECKED_AT_ONCE):
+            if (np.diff(self.starts[low : low + CHECKED_AT_ONCE + 1]) < 0).any():
+                raise _impossible(path, "a document ends before it begins")
+        if self.starts[0] != 0 or self.starts[-1] != self.n_tokens:
+            raise _impossible(path, f"the documents are not {self.n_tokens} tokens")
+        for shard, n_tokens in enumerate(np.diff(self._borders)):
+            tokens = self._file(shard, "tokens", self._dtype) if n_tokens else np.empty(0)
+            for low in range(0, n_tokens, CHECKED_AT_ONCE):
+                if (id := tokens[low : low + CHECKED_AT_ONCE].max()) >= self.vocab_size:
+                    reason = f"token id {id} is outside the vocabulary of {self.vocab_size}"
+                    raise _impossible(self.folder / f"{shard:05d}-tokens.bin", reason)
+
+    def _refuse_other_counts(self) -> None:
+        """Refuse a manifest that lists other files than its counts speak of, or other sizes."""
+        sizes = {"starts.bin": 8 * (self.n_documents + 1)}
+        for shard, n_tokens in enumerate(np.diff(self._borders).tolist()):
+            sizes[f"{shard:05d}-tokens.bin"] = n_tokens * self._dtype.itemsize
+            if self.has_mask:
+                sizes[f"{shard:05d}-mask.bin"] = n_tokens
+        if {name: file["size"] for name, file in self._files.items()} != sizes:
+            raise _impossible(self.folder / "manifest.json", "its counts are not its files'")
+
     def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
         return Shards, (self.folder,)
 
@@ -108,6 +142,10 @@ class Shards:
             self._open[name] = np.memmap(self.folder / name, dtype=dtype, mode="r")
         self._open.move_to_end(name)
         return self._open[name]
+
+
+def _impossible(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path} holds no tokens: {reason}. Delete {path.parent} and prepare again")
 
 
 class ShardWriter:

@@ -66,5 +66,14 @@ def device_here(accelerator: str = "auto") -> Device:
     if accelerator != "cpu" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return Device(properties.name, properties.total_memory, peak_bf16_flops(properties.name))
-    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return Device("CPU of this machine", pages * page_size, None, is_gpu=False)
+    memory = machine_memory()
+    if memory is None:
+        raise ValueError("this system does not say how much memory it has: give --gpu NAME")
+    return Device("CPU of this machine", memory, None, is_gpu=False)
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not say, as Windows."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from lit_llm.checkpoint.bundle import load_model
-from lit_llm.checkpoint.find import resolve
+from lit_llm.checkpoint.find import asked_by, resolve
 from lit_llm.data.prompts import Prompt
 from lit_llm.generation.generate import generate
 from lit_llm.generation.infill import fill, masked_ids
@@ -69,7 +69,8 @@ class Predictor(L.LightningModule):
             raise ValueError(
                 "predict needs a model, got no checkpoint: give --ckpt_path checkpoints/RUN"
             )
-        self.folder = resolve(ckpt_path)
+        with asked_by("--ckpt_path"):
+            self.folder = resolve(ckpt_path)
         self.sampling = sampling or Sampling()
         self.chat = chat
         self.top_n = top_n

@@ -43,7 +43,7 @@ WEIGHTS_IN = {
 }
 SPELLINGS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 SPELLINGS |= {"64": "64-true"}
-OR_ANOTHER_RUN = "Give the old value to continue the run, or --run NAME to start another one"
+OR_ANOTHER_RUN = "give the old value to continue the run, or --run NAME to start another one"
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -72,8 +72,8 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             changes.append(f"{key}: {was} -> {now} from here on")
         elif _under(key, TRAJECTORY):
             raise ValueError(
-                f"{key}={now!r}, but this run was made with {was!r}, and it decides the weights.\n"
-                + OR_ANOTHER_RUN
+                f"{key}={_shown(now)}, but this run was made with {_shown(was)}, and it decides "
+                "the weights: " + OR_ANOTHER_RUN
             )
     return changes
 
@@ -92,13 +92,13 @@ def compare_data(old: dict[str, Any], new: dict[str, Any], *, continues: bool) -
     if old.get("tokenizer") != new["tokenizer"]:
         raise ValueError(
             "data.tokenizer is not the one that this checkpoint was trained with, though it may "
-            "have its name and size:\nits ids mean other text. Give the old one, or start a run "
-            "of its own"
+            "have its name and size, and its ids mean other text: give the old one, or --run NAME "
+            "to start another run"
         )
     if continues and old.get("fingerprint", new["fingerprint"]) != new["fingerprint"]:
         raise ValueError(
             "the text behind data.corpus has changed since this checkpoint, and it decides the "
-            "weights.\nPut the old files back to continue the run, or give --run NAME to start "
+            "weights: put the old files back to continue the run, or give --run NAME to start "
             "another one"
         )
 
@@ -109,7 +109,7 @@ def _refuse_other_weights(was: str, now: str) -> tuple[str, str]:
     if before != after:
         raise ValueError(
             f"trainer.precision={now} keeps the weights in {after}, but this run has them in "
-            f"{before} ({was}).\n" + OR_ANOTHER_RUN
+            f"{before} ({was}): " + OR_ANOTHER_RUN
         )
     return was, now
 
@@ -118,10 +118,15 @@ def _refuse_two_beginnings(was: str | None, now: str | None) -> str:
     if was is None:
         raise ValueError(
             f"model.init_from={now} starts a run from old weights, but this one goes on from a "
-            "checkpoint, and did not start so.\nLeave model.init_from out to continue it, or give "
+            "checkpoint, and did not start so: leave model.init_from out to continue it, or give "
             "--run NAME to start another one"
         )
     return f"model.init_from: {was} -> {now} has no effect: the weights are the checkpoint's"
+
+
+def _shown(value: Any) -> str:
+    """As a message says it; what is not given has a default."""
+    return "the default" if value is None else repr(value)
 
 
 def _is_masked(value: Any) -> bool:

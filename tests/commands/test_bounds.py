@@ -47,6 +47,8 @@ def config(tmp_path):
 def test_a_run_that_can_be_trained_passes_and_nothing_is_made(config, tmp_path):
     refuse_bounds(config())
     refuse_bounds(config(limit_train_batches=4, max_epochs=3))  # these epochs do end
+    refuse_bounds(config(limit_train_batches=4, check_val_every_n_epoch=1))
+    refuse_bounds(config(overfit_batches=2, check_val_every_n_epoch=2))
     refuse_bounds(config(monitor="val/loss", gradient_clip_val=None, log_every_n_steps=1))
     assert list(tmp_path.iterdir()) == []
 
@@ -83,6 +85,30 @@ def test_a_metric_that_is_almost_one_of_ours_is_a_mistake_and_another_may_be_a_c
     stopping.init_args.monitor = "train/los"
     with pytest.raises(ValueError, match=r"EarlyStopping.monitor=train/los.* train/loss\?"):
         refuse_bounds(config(callbacks=[stopping]))
+
+
+@pytest.mark.parametrize("monitor", ["train/grad_norm", "lr/matrix", "lr/embedding"])
+def test_every_metric_that_is_logged_may_be_waited_for(config, monitor):
+    refuse_bounds(config(monitor=monitor))
+    with pytest.raises(ValueError, match="no such metric"):
+        refuse_bounds(config(monitor=monitor + "x"))
+
+
+@pytest.mark.parametrize("monitor", ["val/loss_ema", "val/loss_2", "val/loss/web", "val/los"])
+def test_what_a_callback_of_the_users_logs_is_known_when_it_has(config, monitor):
+    with pytest.raises(ValueError, match=r"did you mean val/loss\?"):
+        refuse_bounds(config(monitor=monitor))
+    theirs = Namespace(class_path="my_project.Average", init_args=Namespace())
+    refuse_bounds(config(monitor=monitor, callbacks=[theirs]))
+    refuse_bounds(config(monitor=monitor, callbacks=theirs))
+    with pytest.raises(ValueError, match="nothing is kept for validation"):
+        refuse_bounds(config(monitor=monitor, callbacks=[theirs], data={"val_fraction": 0}))
+
+
+def test_a_prepared_cache_may_lie_where_nobody_can_write(config, tmp_path):
+    """`prepare` alone knows whether there is anything to write."""
+    (tmp_path / "read_only").write_text("")
+    refuse_bounds(config(data={"cache_dir": str(tmp_path / "read_only")}))
 
 
 @pytest.mark.parametrize("none", [{"limit_val_batches": 0}, {"data": {"val_fraction": 0}}])

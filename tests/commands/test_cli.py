@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,9 +30,10 @@ def refusal(cli, tmp_path, cache):
         own = [f"--runs_dir={tmp_path}"] if command in ("fit", "validate") else []
         finished = cli(command, *given, *own, *arguments)
         assert finished.code == 2, finished.out
-        assert 1 <= len(finished.err.splitlines()) <= 3
-        assert finished.err.startswith("error: ")
-        return finished.err
+        before, error, said = finished.err.partition("error: ")
+        assert re.fullmatch(r"(.*: verified .* in .* s\n)?", before)  # what has been done by then
+        assert 1 <= len(said.splitlines()) <= 3
+        return error + said
 
     return refuse
 
@@ -176,6 +178,13 @@ def test_validate_takes_what_the_user_typed_and_not_the_checkpoints(refusal, pre
         files=TINY,
     )
     assert "the weights do not fit the model: blocks.1." in said
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(refusal, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    said = refusal(files=TINY)
+    assert "2 processes were started, but the trainer knows of one" in said
 
 
 def test_a_continued_run_takes_learning_rate_and_decay_from_the_command_line(

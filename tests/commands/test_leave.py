@@ -47,6 +47,18 @@ def test_the_exit_code_is_that_of_a_shell(name, code, capsys):
     assert "to go on: the same command with --ckpt_path last" in err
 
 
+@pytest.mark.parametrize(
+    ("saved", "there"), [(SAVED, f"the newest checkpoint is {SAVED}"), (None, "no checkpoint")]
+)
+def test_it_says_why_the_last_step_was_not_saved(capsys, saved, there):
+    with pytest.raises(SystemExit) as end:
+        leave(Stopped(signal.SIGTERM, 15, saved, "step 15 is a spike"))
+    assert end.value.code == 143
+    err = capsys.readouterr().err
+    assert "after step 15: step 15 is a spike, so it is not saved" in err
+    assert there in err
+
+
 def test_it_says_so_when_there_was_nothing_to_save(capsys):
     code_of(signal.SIGTERM, 0, None)
     assert (

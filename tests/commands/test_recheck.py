@@ -24,7 +24,8 @@ def test_a_loss_is_compared_with_the_one_logged_at_the_same_step(tmp_path):
     )
 
 
-def test_nothing_is_said_of_a_step_without_validation(tmp_path):
+def test_a_step_without_validation_has_nothing_to_compare_with(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,train/loss,val/loss\n5,2.5,\n")
-    assert beside_the_log(checkpoint(tmp_path, 5), {"val/loss": 2.25}) is None
+    said = beside_the_log(checkpoint(tmp_path, 5), {"val/loss": 2.25})
+    assert said == "the run logged no val/loss at step 5"
     assert beside_the_log(checkpoint(tmp_path / "elsewhere", 5), {"val/loss": 2.25}) is None

@@ -1,11 +1,17 @@
+import enum
 import io
 import sys
+from typing import Literal
 
 import pytest
+import yaml
 from jsonargparse import Namespace
 
 from lit_llm.commands import secrets
+from lit_llm.commands.compose import Configuration
+from lit_llm.commands.parser import Parser, refuse_masked
 from lit_llm.commands.secrets import (
+    is_masked,
     is_secret_name,
     redact,
     redact_arguments,
@@ -16,6 +22,7 @@ from lit_llm.commands.secrets import (
     remember_arguments,
     remember_environment,
 )
+from lit_llm.training.resume import compare
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +34,7 @@ def nothing_known(monkeypatch):
     "name",
     "api_key hf_token token WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID "
     "password db_password clientSecret credentials Authorization apiKey MLFLOW_TRACKING_PASSWORD "
-    "hfToken".split(),
+    "hfToken refresh_token github_token HF_HUB_TOKEN AWS_SESSION_TOKEN db_pwd".split(),
 )
 def test_the_name_of_a_key_says_that_it_holds_a_secret(name):
     assert is_secret_name(name)
@@ -36,11 +43,30 @@ def test_the_name_of_a_key_says_that_it_holds_a_secret(name):
 @pytest.mark.parametrize(
     "name",
     "tokenizer token_bytes max_new_tokens state_key bos_token eos_token tokens_per_step key "
-    "flops_per_token author monitor tokenizer_from keep_last".split(),
+    "flops_per_token author monitor tokenizer_from keep_last doc_token user_token split_token "
+    "think_token auth cookie password_file credentials_path secret_name".split(),
 )
 def test_a_word_that_only_resembles_one_is_no_secret(name):
     assert not is_secret_name(name)
-    assert redact({name: "val/loss"}) == {name: "val/loss"}
+    for value in "val/loss", "kerberos", "<|doc_1|>", "line_break":
+        assert redact({name: value}) == {name: value}
+
+
+RANDOM = "x7Qp-93kd_Lm20aZ"
+
+
+@pytest.mark.parametrize("name", ["user_token", "auth", "cookie", "sort_key"])
+def test_under_an_ambiguous_name_the_look_of_the_value_decides(name):
+    assert redact({name: RANDOM}) == {name: "***"}
+    assert redact({"bos_token": RANDOM, "token": "<reserved_1>"}) == {
+        "bos_token": RANDOM,
+        "token": "<reserved_1>",
+    }
+
+
+def test_a_setting_in_numbers_is_a_secret_only_if_it_is_called_one():
+    tree = {"secrets_per_batch": 4, "password": 1234, "secret": 99, "secret_dim": True}
+    assert redact(tree) == {**tree, "password": "***", "secret": "***"}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +79,12 @@ def test_a_word_that_only_resembles_one_is_no_secret(name):
         ("https://anna:secret@host/path", "https://***@host/path"),
         ("postgresql://anna:p%40ss@db:5432/x", "postgresql://***@db:5432/x"),
         ("https://0123456789abcdef0123@github.com/a", "https://***@github.com/a"),
+        ("sk-proj-AbC123def456GHI789jkl0", "***"),
+        ("sk-or-v1-" + "0123456789abcdef" * 4, "***"),
         ("Authorization: Bearer abc.def-ghi=", "Authorization: Bearer ***"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic ***'}"),
+        ("{'X': 'Bearer dG9wLXNlY3JldC1oZWFkZXI'}", "{'X': 'Bearer ***'}"),
+        ("bearer dG9wLXNlY3JldC1oZWFkZXI", "bearer ***"),
         ("https://h/x?a=1&access_token=abcdef123&b=2", "https://h/x?a=1&access_token=***&b=2"),
         ("AccountName=a;AccountKey=Zm9vYmFy;Suffix=b", "AccountName=a;AccountKey=***;Suffix=b"),
         ("eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.sig-nature", "***"),
@@ -74,6 +105,13 @@ def test_a_shape_is_enough_anywhere_in_a_text(text, left):
         "the token of a user is not the basis of this",
         "val/loss 1.25, step 300",
         "checkpoints/quickstart/pretrain",
+        "The basic training plan",
+        "Basic understanding",
+        '["Explain basic arithmetic"]',
+        "Bearer responsibilities, and 'bearer certificates'",
+        "Authorization: basic training.",
+        "data/sk-wikipedia-20240101-articles.jsonl",
+        "data/sk-Wikipedia-20240101-Articles.jsonl",
     ],
 )
 def test_ordinary_text_stays_as_it_is(text):
@@ -83,7 +121,8 @@ def test_ordinary_text_stays_as_it_is(text):
 
 def test_a_commit_is_no_key_though_both_have_forty_digits():
     digits = "0123456789abcdef0123456789abcdef01234567"
-    tree = {"revision": digits, "git_commit": digits, "sha256": digits, "anything": digits}
+    names = "revision git_commit sha256 rev ref checksum tag git_ref md5".split()
+    tree = {**dict.fromkeys(names, digits), "anything": digits}
     assert redact(tree) == {**tree, "anything": "***"}
 
 
@@ -125,6 +164,63 @@ def test_what_was_seen_once_is_left_out_of_every_later_text():
     remember_environment({"MY_TOKEN": "plugh-777", "HOME": "/root", "MODE": "quick-run"})
     text = "open sesame/1 open%20sesame%2F1 swordfish mellon-42 xyzzy-99 plugh-777 quick-run"
     assert redact_known(text) == "*** *** *** *** *** *** quick-run"
+
+
+def test_the_scheme_of_a_header_is_no_part_of_its_secret():
+    remember({"headers": {"Authorization": "Token open-sesame-1"}})
+    assert redact_known("sent with open-sesame-1") == "sent with ***"
+
+
+def test_plain_words_of_the_environment_and_of_prompts_are_not_learned():
+    remember_environment({"X_AUTH": "kerberos", "DB_PASSWORD": "training", "MY_TOKEN": "disabled"})
+    remember_arguments(["--data.prompts", '["Explain basic arithmetic"]'])
+    remember({"samples": {"prompts": ["The basic training plan"]}})
+    text = "arithmetic of training with kerberos, disabled"
+    assert redact_known(text) == text
+    remember_environment({"OTHER_PASSWORD": "correct horse battery", "WANDB_API_KEY": "abcdefgh"})
+    remember_environment({"X_AUTH": "Zm9vYmFy1", "SOME_SECRET": "p4ssw0rds"})
+    assert redact_known("correct horse battery abcdefgh Zm9vYmFy1 p4ssw0rds") == "*** *** *** ***"
+
+
+def test_a_secret_inside_a_setting_is_seen_to_have_stood_there():
+    for value in "***", "https://***@host", "data/***.jsonl", "key *** of":
+        assert is_masked(value)
+    for value in "data/**/*.jsonl", "a*b", "", None, 3:
+        assert not is_masked(value)
+
+
+class Access(enum.Enum):
+    open = 1
+    closed = 2
+
+
+def test_a_dump_leaves_secrets_out_of_values_and_does_not_ask_whether_a_mask_is_allowed():
+    parser = Parser()
+    parser.add_argument("--auth", type=Literal["none", "basic"], default="none")
+    parser.add_argument("--secret", type=Access)
+    parser.add_argument("--pin_password", type=int)
+    parser.add_argument("--doc_token", type=str)
+    given = ["--auth=basic", "--secret=open", "--pin_password=4711", "--doc_token=<a>"]
+    dumped = yaml.safe_load(parser.dump(parser.parse_args(given)))
+    assert dumped == {"auth": "basic", "secret": "***", "pin_password": "***", "doc_token": "<a>"}
+    plain = Parser()
+    plain.add_argument("--run", type=str)
+    assert plain.dump(plain.parse_args(["--run=ü"])) == "run: ü\n"
+
+
+def test_stars_in_a_prompt_are_no_secret_and_in_a_setting_ask_for_one():
+    configuration = Configuration()
+    configuration.values = {"samples": {"prompts": ["***bold***", "wait ***"]}}
+    refuse_masked(configuration, [])
+    configuration.values = {"data": {"init_args": {"corpus": {"path": "data/***.jsonl"}}}}
+    with pytest.raises(ValueError, match=r"data/\*\*\*.jsonl': a secret stood there"):
+        refuse_masked(configuration, [])
+
+
+def test_another_token_of_a_tokenizer_is_seen_when_a_run_is_continued():
+    old, new = ({"data": {"init_args": {"doc_token": token}}} for token in ("<a>", "<b>"))
+    with pytest.raises(ValueError, match=r"doc_token='<b>'"):
+        compare(redact(old), redact(new))
 
 
 def test_a_short_secret_and_the_path_of_one_do_not_spoil_every_sentence(tmp_path):

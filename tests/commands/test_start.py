@@ -44,25 +44,58 @@ def test_a_run_without_checkpoints_starts_at_step_0_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("ckpt_path", [None, "last"])
-def test_a_run_that_is_to_be_overwritten_stands_until_the_new_one_begins(
-    start, tmp_path, ckpt_path
-):
+def test_a_run_that_is_to_be_overwritten_still_stands(start, tmp_path, ckpt_path):
     assert start(0, ckpt_path, overwrite=True) == (None, "")
-    assert (tmp_path / "run").exists()
-    trainer = SimpleNamespace(
-        is_global_zero=False, strategy=SimpleNamespace(barrier=lambda name: None)
+    assert (tmp_path / "run/step-00000006").exists()
+
+
+def test_to_overwrite_and_to_continue_at_once_is_refused(start, tmp_path):
+    with pytest.raises(ValueError, match="give one of them"):
+        start(0, str(tmp_path / "run/step-00000003"), overwrite=True)
+
+
+def test_runs_below_the_one_that_is_to_be_overwritten_are_not_deleted(pretrained):
+    options = {"overwrite": True, "fast_dev_run": False, "max_steps": 10}
+    with pytest.raises(ValueError, match=r"which holds other runs \(base"):
+        where_to_start(pretrained.parent, "last", **options)
+
+
+@pytest.fixture
+def old(tmp_path):
+    run = tmp_path / "run"
+    (run / "step-00000003").mkdir(parents=True)
+    (run / "metrics.csv").write_text("old")
+    return run
+
+
+def trainer(first=True):
+    return SimpleNamespace(
+        is_global_zero=first, strategy=SimpleNamespace(barrier=lambda name: None)
     )
-    Opening(tmp_path / "run", []).on_train_start(trainer, None)
-    assert (tmp_path / "run").exists()  # only the first process removes it
-    trainer.is_global_zero = True
-    Opening(tmp_path / "run", []).on_train_start(trainer, None)
-    assert not (tmp_path / "run").exists()
 
 
-def test_overwrite_does_not_delete_the_run_whose_checkpoint_is_asked_for(start, tmp_path):
-    asked = str(tmp_path / "run/step-00000003")
-    assert start(0, asked, overwrite=True)[0] == asked
-    assert Path(asked).exists()
+def test_the_old_run_is_gone_when_the_new_one_makes_its_first_step(old):
+    opening = Opening(old, [])
+    opening.on_train_start(trainer(), None)
+    (old / "metrics.csv").write_text("new")  # another callback's
+    opening.on_train_epoch_start(trainer(), None)
+    assert [path.name for path in old.iterdir()] == ["metrics.csv"]
+    assert (old / "metrics.csv").read_text() == "new"
+
+
+def test_the_old_run_comes_back_when_the_new_one_is_refused(old):
+    opening = Opening(old, [])
+    opening.on_train_start(trainer(), None)
+    (old / "metrics.csv").write_text("new")
+    (old / "tensorboard").mkdir()
+    opening.on_exception(trainer(), None, ValueError("the disk is too small"))
+    assert sorted(path.name for path in old.iterdir()) == ["metrics.csv", "step-00000003"]
+    assert (old / "metrics.csv").read_text() == "old"
+
+
+def test_only_the_first_process_sets_an_old_run_aside(old):
+    Opening(old, []).on_train_start(trainer(first=False), None)
+    assert sorted(path.name for path in old.iterdir()) == ["metrics.csv", "step-00000003"]
 
 
 def test_a_fast_dev_run_continues_nothing(start):

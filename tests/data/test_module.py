@@ -137,6 +137,7 @@ def test_the_samples_of_a_step_are_those_that_it_was_made_of(make, options, step
     assert [place for place, _, _ in samples] == list(range(position, position + 6))
     assert {name for _, name, _ in samples} == {"corpus"}
     assert [data._train[0][row].tokens_T.tolist() for _, _, row in samples] == at_step
+    assert data.text_of("corpus", samples[0][2]) == data.tokenizer.decode(at_step[0])
 
 
 def test_a_global_batch_that_does_not_split_is_refused(make):

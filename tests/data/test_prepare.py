@@ -389,6 +389,22 @@ def test_equal_data_has_one_fingerprint_and_other_data_another(run, lines, tmp_p
     assert run(lines, val_fraction=0.3).fingerprint != one
 
 
+def test_a_cache_that_cannot_be_written_serves_what_is_prepared_and_says_so_of_more(
+    run, lines, tmp_path
+):
+    first, lock = run(lines), tmp_path / "cache/.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # nobody can open it for writing, not even root
+    before = content(tmp_path / "cache")
+    assert run(lines).folder == first.folder
+    with pytest.raises(ValueError, match=r"data\.cache_dir=.* cannot be written \(.+\): give"):
+        run(lines, split_seed=1)
+    assert content(tmp_path / "cache") == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        run(lines, cache_dir=tmp_path / "file/deeper")
+
+
 def test_caches_of_units_may_be_deleted(run, lines, tmp_path):
     before = run(lines)
     for name in ("scan", "encode"):

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -145,3 +146,31 @@ def test_more_files_than_may_be_open_at_once_can_be_read(tmp_path, monkeypatch):
     assert read.tokens(0, 19).tolist() == STREAM
     assert read.tokens(0, 19).tolist() == STREAM
     assert len(read._open) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "dtype", "place", "value", "reason"),
+    [
+        ("starts.bin", "<i8", 2, 3, "a document ends before it begins"),  # 0 4 3 13 16 19
+        ("starts.bin", "<i8", 0, 1, "the documents are not 19 tokens"),
+        ("starts.bin", "<i8", 5, 20, "the documents are not 19 tokens"),
+        ("00001-tokens.bin", "<u2", 6, 300, "token id 300 is outside the vocabulary of 300"),
+    ],
+)
+def test_numbers_that_cannot_be_tokens_are_found(tmp_path, file, dtype, place, value, reason):
+    folder = write(tmp_path / "s")
+    Shards(folder).check()
+    numbers = np.fromfile(folder / file, dtype)
+    numbers[place] = value
+    numbers.tofile(folder / file)
+    with pytest.raises(ValueError, match=f"{file} holds no tokens: {reason}"):
+        Shards(folder).check()
+
+
+def test_a_manifest_whose_counts_are_not_its_files_is_refused(tmp_path):
+    folder = write(tmp_path / "s")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for change in ({"n_documents": 6}, {"shards": [6, 7, 5]}, {"shards": [6, 7, 6, 0]}):
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(ValueError, match="its counts are not its files'"):
+            Shards(folder)

@@ -1,6 +1,6 @@
 import pytest
 
-from lit_llm.planning.devices import MEMORY, device_here, device_named
+from lit_llm.planning.devices import MEMORY, device_here, device_named, machine_memory
 
 
 @pytest.mark.parametrize("name", MEMORY)
@@ -26,3 +26,11 @@ def test_a_cpu_has_the_memory_of_the_machine_and_no_peak():
     device = device_here("cpu")
     assert device.memory > 2**28
     assert (device.peak_flops, device.is_gpu) == (None, False)
+
+
+def test_a_system_that_does_not_say_its_memory_asks_for_a_device(monkeypatch):
+    assert machine_memory() == device_here("cpu").memory
+    monkeypatch.delattr("os.sysconf")
+    assert machine_memory() is None
+    with pytest.raises(ValueError, match="give --gpu NAME"):
+        device_here("cpu")

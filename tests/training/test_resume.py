@@ -58,7 +58,7 @@ def test_the_future_of_a_run_may_change_and_is_said(key, line):
     ],
 )
 def test_what_decides_the_weights_must_not_change(key):
-    with pytest.raises(ValueError, match=rf"{key}=7, but this run was made with .*\n.*--run NAME"):
+    with pytest.raises(ValueError, match=rf"^{key}=7, but this run was made with .*--run NAME.*$"):
         compare(RUN, changed(key, 7))
 
 
@@ -76,6 +76,11 @@ def test_another_precision_of_the_same_weights_is_applied_and_said():
     assert compare(old, new) == ["trainer.precision: 32-true -> bf16-mixed from here on"]
     for spelling in None, 32, "32":  # three more ways to say 32-true
         assert compare(old, {**RUN, "trainer": {"precision": spelling}}) == []
+
+
+def test_what_is_not_given_is_called_the_default():
+    with pytest.raises(ValueError, match="=7, but this run was made with the default, and"):
+        compare(RUN, changed("model.objective.init_args.share", 7))
 
 
 def test_a_run_that_is_continued_does_not_also_begin_from_old_weights():

@@ -16,7 +16,7 @@ from typing import Any
 
 from lit_llm.data.corpus.base import Bad, Corpus, Text
 from lit_llm.data.corpus.files import FileUnit, file_units, find_files
-from lit_llm.data.corpus.lines import MAX_RECORD_BYTES, Span, records, too_large
+from lit_llm.data.corpus.lines import MAX_RECORD_BYTES, Span, records
 from lit_llm.data.corpus.text import decode
 
 
@@ -81,8 +81,8 @@ def objects(span: Span) -> Iterator[tuple[str, dict[str, Any] | Bad]]:
     """Yield (source, object) of every line that is not empty."""
     for line, record in records(span, b"\n", MAX_RECORD_BYTES):
         source = f"{span.name}:{line}"
-        if record is None:
-            yield source, Bad(source, too_large())
+        if isinstance(record, str):
+            yield source, Bad(source, record)
         elif record.strip():
             yield source, parse(record, source)
 

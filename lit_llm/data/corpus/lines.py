@@ -29,8 +29,8 @@ class Span:
     """Number of the line at `start`, counted from 1."""
 
 
-def records(span: Span, separator: bytes, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    r"""Yield (line number, record) between separators; None for a record over `max_bytes`.
+def records(span: Span, separator: bytes, max_bytes: int) -> Iterator[tuple[int, bytes | str]]:
+    r"""Yield (line number, record) between separators; what is wrong for one over `max_bytes`.
 
     CRLF counts and comes out as LF. A byte order mark at the start of the file is dropped: it says
     "UTF-8", it is not text. The end of the last record needs no separator.
@@ -55,12 +55,12 @@ def records(span: Span, separator: bytes, max_bytes: int) -> Iterator[tuple[int,
                 rest = bytearray(last)
                 for record in found:
                     if not skipping:
-                        yield line, record if len(record) <= max_bytes else None
+                        yield line, record if len(record) <= max_bytes else too_large(record)
                     skipping = False
                     line += record.count(b"\n") + step
             if len(rest) > max_bytes:
                 if not skipping:
-                    yield line, None
+                    yield line, too_large(rest)
                 skipping = True
                 keep = len(rest) - (len(separator) - 1)  # the separator may have begun
                 line += rest.count(b"\n", 0, keep)
@@ -70,21 +70,22 @@ def records(span: Span, separator: bytes, max_bytes: int) -> Iterator[tuple[int,
         raise
     rest += held
     if rest and not skipping:
-        yield line, bytes(rest) if len(rest) <= max_bytes else None
+        yield line, bytes(rest) if len(rest) <= max_bytes else too_large(rest)
 
 
-def whole(span: Span, max_bytes: int = MAX_RECORD_BYTES) -> bytes | None:
-    """Return all of a span, with line ends and byte order mark as in `records`; None if too large.
+def whole(span: Span, max_bytes: int = MAX_RECORD_BYTES) -> bytes | str:
+    """Return all of a span, with line ends, byte order mark and size as in `records`.
 
     Raises:
         Damaged: a compressed file breaks off.
     """
     pieces, size = [], 0
+    known = None if is_compressed(span.path) else span.stop - span.start
     for chunk in _chunks(span):
         pieces.append(chunk)
         size += len(chunk)
-        if size > max_bytes:
-            return None
+        if (known or size) > max_bytes:
+            return too_large(pieces[0], known)
     data = b"".join(pieces).replace(b"\r\n", b"\n")
     return data.removeprefix(BOM) if span.start == 0 else data
 
@@ -125,10 +126,11 @@ def _through_separator(handle: BinaryIO, separator: bytes) -> tuple[int, int] | 
     return None
 
 
-def too_large(size: int | None = None) -> str:
-    """Say that a record is over MAX_RECORD_BYTES."""
+def too_large(start: bytes | bytearray = b"", size: int | None = None) -> str:
+    """Say that a record is over MAX_RECORD_BYTES, and what it is if its start tells."""
     limit = f"over the limit of {MAX_RECORD_BYTES:,} bytes for a document"
-    return limit if size is None else f"{size:,} bytes, {limit}"
+    limit = limit if size is None else f"{size:,} bytes, {limit}"
+    return f"NUL bytes (a binary file, or UTF-16?), {limit}" if start.startswith(b"\0") else limit
 
 
 def _chunks(span: Span) -> Iterator[bytes]:

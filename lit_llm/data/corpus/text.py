@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from lit_llm.data.corpus.base import Bad, Corpus, Text
-from lit_llm.data.corpus.compressed import is_compressed
 from lit_llm.data.corpus.files import FileUnit, file_units, find_files
-from lit_llm.data.corpus.lines import BOM, MAX_RECORD_BYTES, Span, records, too_large, whole
+from lit_llm.data.corpus.lines import BOM, MAX_RECORD_BYTES, Span, records, whole
 
 Document = Literal["file", "line", "separator"]
 
@@ -62,17 +61,16 @@ class TextUnit(FileUnit):
 
     def read_span(self, span: Span) -> Iterator[Text | Bad]:
         if self.separator is None:
-            size = None if is_compressed(span.path) else span.stop - span.start
-            text = None if (size or 0) > MAX_RECORD_BYTES else whole(span, MAX_RECORD_BYTES)
-            if text is None:
-                yield Bad(span.name, f"{too_large(size)}: choose document=line or separator")
+            text = whole(span, MAX_RECORD_BYTES)
+            if isinstance(text, str):
+                yield Bad(span.name, f"{text}: choose document=line or separator")
             else:
                 yield decode(text, span.name)
             return
         for line, record in records(span, self.separator, MAX_RECORD_BYTES):
             source = f"{span.name}:{line}"
-            if record is None:
-                yield Bad(source, too_large())
+            if isinstance(record, str):
+                yield Bad(source, record)
             elif record.strip():
                 yield decode(record, source)
 

@@ -63,7 +63,21 @@ def test_where_chunks_end_makes_no_difference(tmp_path, monkeypatch, chunk, sepa
 def test_a_record_that_is_too_large_is_reported_once_and_passed_over(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(lines, "CHUNK", chunk)
     data = b"ok\n" + b"x" * 50 + b"\nfine\n" + b"y" * 50
-    assert read(tmp_path, data, b"\n", 10) == [(1, b"ok"), (2, None), (3, b"fine"), (4, None)]
+    large = lines.too_large()
+    assert read(tmp_path, data, b"\n", 10) == [(1, b"ok"), (2, large), (3, b"fine"), (4, large)]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 64])
+def test_a_record_that_is_too_large_and_begins_with_nul_is_called_that(
+    tmp_path, monkeypatch, chunk
+):
+    monkeypatch.setattr(lines, "CHUNK", chunk)
+    data = bytes(50) + b"\n\0" + b"x" * 50 + b"\n" + b"x\0" * 50
+    first, second, third = (why for _, why in read(tmp_path, data, b"\n", 10))
+    limit = "over the limit of 67,108,864 bytes for a document"
+    assert first == second == f"NUL bytes (a binary file, or UTF-16?), {limit}"
+    assert third == limit
+    assert whole(span(tmp_path, bytes(50)), 10) == first.replace("over", "50 bytes, over")
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 5])
@@ -73,7 +87,8 @@ def test_a_separator_that_straddles_chunks_ends_a_record_that_is_too_large(
     monkeypatch.setattr(lines, "CHUNK", chunk)
     for length in range(7, 22):  # somewhere the buffer is emptied between the two newlines
         data = b"x" * length + b"\n\nfine\n\nalso"
-        assert read(tmp_path, data, b"\n\n", 6) == [(1, None), (3, b"fine"), (5, b"also")]
+        large = (1, lines.too_large())
+        assert read(tmp_path, data, b"\n\n", 6) == [large, (3, b"fine"), (5, b"also")]
 
 
 def test_a_gigantic_line_is_never_held_whole(tmp_path, monkeypatch):
@@ -83,7 +98,7 @@ def test_a_gigantic_line_is_never_held_whole(tmp_path, monkeypatch):
     got = list(records(one, b"\n", 5000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert got == [(1, None), (2, b"end")]
+    assert got == [(1, lines.too_large()), (2, b"end")]
     assert peak < 300_000
 
 
