@@ -1,4 +1,4 @@
-"""What watches a training run and writes its folder; nothing here changes what is learned."""
+"""What watches a training run, guards it and writes its folder."""
 
 from lit_llm.callbacks.checkpointing import Checkpoint
 from lit_llm.callbacks.csv_log import CSVLog

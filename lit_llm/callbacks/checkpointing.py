@@ -10,18 +10,18 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 
 from lit_llm.callbacks.nan_guard import NotFinite
 from lit_llm.checkpoint.manifest import MANIFEST
 from lit_llm.checkpoint.space import check_space
-from lit_llm.training.guards import Rewind
+from lit_llm.training.guards import NotSaved, Rewind
 from lit_llm.training.strategy import Sharded
 
 
 class Checkpoint(ModelCheckpoint):
-    """Saves folders named `step-00000500` into the run folder.
+    """Saves folders named `step-00000500` into the run folder (trainer.default_root_dir).
 
     It saves at the times below, at the end of training, and when training breaks off (a signal,
     an error) with the weights of the last finished step. No `last` exists: the newest is
@@ -34,7 +34,6 @@ class Checkpoint(ModelCheckpoint):
         keep_last: newest checkpoints that stay; null keeps all
         monitor: metric whose best checkpoint stays too, judged at each validation
         mode: whether the best is the smallest or the largest
-        dirpath: where to; null is the run folder (trainer.default_root_dir)
     """
 
     FILE_EXTENSION = ""
@@ -45,7 +44,6 @@ class Checkpoint(ModelCheckpoint):
         keep_last: int | None = 2,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
-        dirpath: str | None = None,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps} is no distance: give 1 or more")
@@ -55,9 +53,7 @@ class Checkpoint(ModelCheckpoint):
                 "or null to keep all"
             )
         # save_top_k=0 turns off the parent's own choice of names, times and removals.
-        super().__init__(
-            dirpath, monitor=monitor, mode=mode, save_top_k=0, enable_version_counter=False
-        )
+        super().__init__(monitor=monitor, mode=mode, save_top_k=0, enable_version_counter=False)
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
         self._best_step: int | None = None
@@ -65,6 +61,7 @@ class Checkpoint(ModelCheckpoint):
         self._only_at_validation = False
         self._ready = False
         self._updating = False
+        self._has_saved = False  # in this session
 
     @property
     def state_key(self) -> str:
@@ -77,11 +74,12 @@ class Checkpoint(ModelCheckpoint):
         self._best_step, self._best_score = state_dict["best_step"], state_dict["best_score"]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir).absolute())
+        self.dirpath = str(Path(trainer.default_root_dir).absolute())
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_global_step_saved = trainer.global_step  # nothing new to save yet
+        self._has_saved = False
         self._only_at_validation = self.every_n_steps is None and trainer.enable_validation
         if self._best_step is not None and not self._path(self._best_step).exists():
             self._best_step = self._best_score = None
@@ -123,7 +121,9 @@ class Checkpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Save the last finished step, where that is possible."""
+        """Save the last finished step, where that is possible; the exception goes on anyway."""
+        if isinstance(exception, Rewind):
+            exception.saved = self._has_saved
         if not self._ready or isinstance(exception, NotFinite | Rewind):
             return
         if trainer.global_step == self._last_global_step_saved:  # no step since, or none at all
@@ -131,8 +131,13 @@ class Checkpoint(ModelCheckpoint):
         # A save needs every rank, and only a signal's end is sure to reach all at one step.
         alone = trainer.world_size == 1
         if isinstance(exception, SIGTERMException) or (alone and not self._updating):
-            self._save(trainer)
-            rank_zero_info(f"training broke off: {self._path(trainer.global_step)} has its state")
+            path = self._path(trainer.global_step)
+            try:
+                self._save(trainer)
+            except (NotFinite, NotSaved, Rewind) as unsound:
+                rank_zero_warn(f"training broke off, and {path} is not written: {unsound}")
+            else:
+                rank_zero_info(f"training broke off: {path} has its state")
 
     def save_now(self, trainer: L.Trainer) -> Path | None:
         """Save the last finished step, on every rank, unless it is saved already.
@@ -146,6 +151,11 @@ class Checkpoint(ModelCheckpoint):
         path = self._path(trainer.global_step)
         return path if path.exists() else None
 
+    def newest(self) -> Path | None:
+        """The newest checkpoint of the run's folder, of whichever session."""
+        steps = self._saved_steps()
+        return self._path(steps[-1]) if steps else None
+
     def _save(self, trainer: L.Trainer, is_best: bool = False) -> None:
         step = trainer.global_step
         if is_best:
@@ -156,7 +166,7 @@ class Checkpoint(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):
             self._ready = False  # a save that fails is not tried again by on_exception
             self._save_checkpoint(trainer, str(self._path(step)))
-            self._ready = True
+            self._ready = self._has_saved = True
         self._remove_older(trainer)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
@@ -188,6 +198,8 @@ class Checkpoint(ModelCheckpoint):
                 check_space(Path(self.dirpath or ""), module, trainer.optimizers, files=files)
             except ValueError as error:
                 refusal = str(error)
+            except Exception as error:  # here alone: the others would wait for the answer below
+                rank_zero_warn(f"whether two checkpoints fit was not to be found out: {error!r}")
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             raise ValueError(refusal)

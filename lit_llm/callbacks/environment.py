@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lit_llm.planning.devices import machine_memory
 from lit_llm.planning.peak_flops import device_name
 
 PACKAGES = ("lit-llm", "torch", "lightning", "numpy", "sentencepiece", "safetensors")
@@ -89,6 +90,5 @@ def _processor() -> str:
 
 
 def _memory_gb() -> float | None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    memory = machine_memory()
+    return None if memory is None else round(memory / 1e9, 1)

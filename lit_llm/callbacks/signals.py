@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lit_llm.callbacks.checkpointing import Checkpoint
+from lit_llm.training.guards import Rewind
 
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
@@ -27,13 +28,17 @@ class Stopped(SIGTERMException):
         signum: the signal
         step: the last finished optimizer step
         checkpoint: folder that holds this step; None if there was nothing to save
+        unsound: why this step could not be saved, and `checkpoint` is the newest before it
     """
 
-    def __init__(self, signum: int, step: int, checkpoint: Path | None) -> None:
+    def __init__(
+        self, signum: int, step: int, checkpoint: Path | None, unsound: str | None = None
+    ) -> None:
         super().__init__(f"{signal.Signals(signum).name} stopped the run after step {step}")
         self.signum = signum
         self.step = step
         self.checkpoint = checkpoint
+        self.unsound = unsound
 
 
 class Signals(L.Callback):
@@ -56,6 +61,9 @@ class Signals(L.Callback):
         Stopped: a signal came; the last finished step is saved.
     """
 
+    _left_over = 0
+    """A signal that came while the run was about to go back: for the attempt that follows."""
+
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self._received = self._agreed = 0  # numbers of signals: here, and on any process
@@ -67,6 +75,7 @@ class Signals(L.Callback):
         self._received = self._agreed = 0
         self._group = self._asked = None
         if self.enabled and stage == "fit":
+            self._received, Signals._left_over = Signals._left_over, 0
             trainer._signal_connector = _Handlers(self, trainer)  # type: ignore[assignment]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -118,6 +127,12 @@ class Signals(L.Callback):
             self._asked[0].wait()
             self._asked = None
 
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, Rewind):
+            Signals._left_over = self._received
+
     def _ask(self) -> None:
         """Read what the processes said the last time, and tell the others what came since."""
         if self._group is None:
@@ -133,12 +148,19 @@ class Signals(L.Callback):
         self._asked = work, mine
 
     def stop(self, trainer: L.Trainer) -> NoReturn:
-        """Save the last finished step, on every process, and end training."""
-        saved = None
+        """Save the last finished step, on every process, and end training.
+
+        Where a guard finds that the run has to go back, it ends as well: whoever starts it again
+        has it go on from the newest checkpoint.
+        """
+        saved = unsound = None
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoint):
-                saved = callback.save_now(trainer)
-        raise Stopped(self._agreed, trainer.global_step, saved)
+                try:
+                    saved = callback.save_now(trainer)
+                except Rewind as rewind:
+                    saved, unsound = callback.newest(), str(rewind)
+        raise Stopped(self._agreed, trainer.global_step, saved, unsound)
 
     def receive(self, signum: int, _: Any) -> None:
         """Take a note: this may interrupt anything, at any line."""

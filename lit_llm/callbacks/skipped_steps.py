@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 NAME = "skipped_steps.jsonl"
 
@@ -43,7 +44,7 @@ class SkippedSteps:
         grad_norm: float = math.nan,
         over: Sequence[int] = (),
     ) -> None:
-        """Write a line, and see it onto the disk.
+        """Write a line, and see it onto the disk; every process has to call this.
 
         Args:
             step: counted from 1
@@ -52,9 +53,32 @@ class SkippedSteps:
             loss: of the step
             grad_norm: of the step
             over: steps that change no weight because of this line, now or when they come again
+
+        Raises:
+            OSError: the line could not be written, and without it a rewind would come back to the
+                same steps for ever. All processes raise it. Other lines end no run.
         """
-        if not self._trainer.is_global_zero:
-            return
+        error = None
+        if self._trainer.is_global_zero:
+            try:
+                self._write(step, reason, action, loss, grad_norm, over)
+            except OSError as failed:
+                error = f"{self.path} does not take the line of step {step}: {failed}"
+        if action == "rewound" and over:
+            if error := self._trainer.strategy.broadcast(error):
+                raise OSError(error)
+        elif error:
+            rank_zero_warn(error)
+
+    def _write(
+        self,
+        step: int,
+        reason: str,
+        action: Action,
+        loss: float,
+        grad_norm: float,
+        over: Sequence[int],
+    ) -> None:
         data: Any = self._trainer.datamodule  # type: ignore[attr-defined]
         line = json.dumps(
             {

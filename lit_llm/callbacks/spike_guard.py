@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lit_llm.callbacks.skipped_steps import Action, SkippedSteps
-from lit_llm.training.guards import Guards, Judged, Opinion, Rewind
+from lit_llm.training.guards import Guards, Judged, NotSaved, Opinion, Rewind
 
 ACTIONS: dict[str, Action] = {"warn": "warned", "skip": "skipped", "rewind": "rewound"}
 
@@ -86,6 +86,7 @@ class SpikeGuard(L.Callback):
         self._least = torch.tensor([LEAST_NATS, math.log(LEAST_FACTOR)])
         self._limits: Tensor | None = None
         self._passed_over: frozenset[int] = frozenset()
+        self._breaking_off = False
 
     # -- on the device -------------------------------------------------------------------------
 
@@ -150,11 +151,17 @@ class SpikeGuard(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.enabled:
             return
+        self._breaking_off = False
         self._passed_over = self._file.passed_over()
         coming = sorted(step for step in self._passed_over if step > trainer.global_step)
         if coming:
             steps = ", ".join(map(str, coming))
             rank_zero_info(f"passed over when they come, as {self._file.path} says: steps {steps}")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._breaking_off = True
 
     def learn(self, judged: Judged) -> None:
         if not judged.note or not math.isfinite(judged.loss + judged.grad_norm):
@@ -175,6 +182,8 @@ class SpikeGuard(L.Callback):
             over={"warn": [], "skip": [step], "rewind": list(over)}[self.on_spike],
         )
         if self.on_spike == "rewind":
+            if self._breaking_off:
+                raise NotSaved(f"{found} is a spike: nothing is saved behind it")
             # It passes over more with each rewind, so going back comes to an end.
             raise Rewind(f"{found} is a spike", progress=True, limit=1)
         done = "it changes no weight" if self.on_spike == "skip" else "it was learned from"

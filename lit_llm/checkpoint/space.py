@@ -7,6 +7,7 @@ checkpoints stand beside each other whenever one replaces another.
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +21,10 @@ from torch.optim import Optimizer
 from lit_llm.checkpoint.find import checkpoints
 from lit_llm.checkpoint.folder import file_size_limit
 from lit_llm.checkpoint.manifest import CheckpointError, listed
+from lit_llm.optim.known import is_known
 
 TWO = 2  # the one to go on from, and the next one while it is written
+TWO_MOMENTS = 2  # AdamW's
 
 
 def check_space(
@@ -67,8 +70,20 @@ def check_space(
 def optimizer_bytes(optimizer: Optimizer) -> int:
     """Bytes of an optimizer's state after its first step.
 
-    Its own rule runs on tensors without memory, so that no table of optimizers goes stale.
+    PyTorch's rules and our own run on tensors without memory, so that no table of them goes stale.
+    Another's rule might ask the other processes for something, or keep what it was given: its state
+    is what it holds already, or else as large as AdamW's, two moments for each parameter.
     """
+    held = _state_bytes(optimizer.state)  # some make theirs when they are built
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    if is_known(type(optimizer)):
+        return max(held, _after_a_step(optimizer))
+    complete = all(optimizer.state.get(parameter) for parameter in trained)
+    return held if complete else max(held, TWO_MOMENTS * _bytes(trained))
+
+
+def _after_a_step(optimizer: Optimizer) -> int:
+    """Bytes that a rule which keeps to its own process makes in its first step."""
     twins: dict[Tensor, Tensor] = {}
     groups = []
     for group in optimizer.param_groups:
@@ -81,7 +96,9 @@ def optimizer_bytes(optimizer: Optimizer) -> int:
         kernels = dict.fromkeys(group.keys() & {"fused", "foreach"}, False)  # need a device
         groups.append({**group, **kernels, "params": [twins[p] for p in group["params"]]})
     stand_in: Any = object.__new__(type(optimizer))
-    stand_in.__dict__.update(optimizer.__dict__)
+    containers = (dict, list, set)  # what the rule puts into one must not be found by the real one
+    for name, value in optimizer.__dict__.items():
+        stand_in.__dict__[name] = copy.copy(value) if isinstance(value, containers) else value
     stand_in.param_groups, stand_in.state = groups, defaultdict(dict)
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
         setattr(stand_in, hooks, OrderedDict())
@@ -91,8 +108,8 @@ def optimizer_bytes(optimizer: Optimizer) -> int:
     made = _state_bytes(stand_in.state)
     trained = [twin for twin in twins.values() if twin.requires_grad]
     if made and len(stand_in.state) < len(trained):  # it failed half-way: as much as AdamW's
-        made = max(made, 2 * _bytes(trained))
-    return max(made, _state_bytes(optimizer.state))  # some make theirs when they are built
+        made = max(made, TWO_MOMENTS * _bytes(trained))
+    return made
 
 
 def _state_bytes(state: Mapping[Any, Mapping[str, Any]]) -> int:

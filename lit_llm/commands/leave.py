@@ -29,6 +29,9 @@ def leave(stopped: Stopped) -> NoReturn:
         name = signal.Signals(stopped.signum).name
         saved = stopped.checkpoint
         what = f"{saved} has it" if saved else "no step since the start: there is nothing to save"
+        if stopped.unsound is not None:
+            from_where = f"the newest checkpoint is {saved}" if saved else "there is no checkpoint"
+            what = f"{stopped.unsound}, so it is not saved; {from_where}"
         print(f"\n{name} stopped this run after step {stopped.step}: {what}", file=sys.stderr)
         if job := job_to_queue(stopped.signum):
             queued = requeue(job)

@@ -16,7 +16,8 @@ def rewinding(start: Callable[[list[str]], object]) -> None:
     """Run, and run again from the newest checkpoint as often as the run asks for that.
 
     All processes of a run go back together and stay connected. Whatever was damaged in memory is
-    gone with the objects of the first attempt: only the disk is believed.
+    gone with the objects of the first attempt: only the disk is believed. An attempt that has saved
+    nothing yet is made again from where it began.
 
     Args:
         start: makes a run from beginning to end, given further flags
@@ -31,6 +32,7 @@ def rewinding(start: Callable[[list[str]], object]) -> None:
             return
         except Rewind as rewind:
             reason, progress, limit = str(rewind), rewind.progress, rewind.limit
+            saved = rewind.saved
         # Behind the except: until here the exception's frames have kept the network alive.
         gc.collect()
         if torch.cuda.is_initialized():
@@ -42,6 +44,10 @@ def rewinding(start: Callable[[list[str]], object]) -> None:
                 "is good; continue from it with a lower learning rate, a longer warmup, gradient "
                 "clipping or other hardware"
             )
-        say(f"{reason}: going back to the newest checkpoint")
+        if saved or "last" in flags:
+            where, flags = "the newest checkpoint", ["--ckpt_path", "last"]
+        else:
+            where, flags = "where it started", []
+        say(f"{reason}: going back to {where}")
         # What the first attempt was to overwrite is this very run by now.
-        flags = ["--ckpt_path", "last", "--overwrite", "false"]
+        flags += ["--overwrite", "false"]

@@ -9,7 +9,7 @@ optimizer, hence one class with both rules, chosen by the group's `kind`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,18 +73,21 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        skip = None if self.found_inf is None else _local(self.found_inf) == 1
         for group in self.param_groups:
             rule = self._muon if group["kind"] == "matrix" else self._adam
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = self._state_of(parameter, group["kind"])
-                changing = [parameter, *state.values()]
-                before = [] if self.found_inf is None else [t.clone() for t in changing]
+                # Of a DTensor the part that is here: each operation on the whole costs the host
+                # as much as ten.
+                changing = [] if skip is None else [_local(t) for t in (parameter, *state.values())]
+                before = [tensor.clone() for tensor in changing]
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 rule(parameter, parameter.grad, state, group)
-                for tensor, old in zip(changing, before, strict=False):
-                    tensor.copy_(torch.where(self.found_inf == 1, old, tensor))  # type: ignore[arg-type]
+                for tensor, old in zip(changing, before, strict=True):
+                    torch.where(cast(Tensor, skip), old, tensor, out=tensor)
         return loss
 
     def _state_of(self, parameter: Tensor, kind: str) -> dict[str, Tensor]:
@@ -121,6 +124,11 @@ class Muon(Optimizer):
         denominator = (square.float() / (1 - beta_2**step)).sqrt_().add_(group["eps"])
         change = mean.float() / denominator.mul_(1 - beta_1**step)
         parameter.sub_(change, alpha=group["lr"])
+
+
+def _local(tensor: Any) -> Tensor:
+    """The part of a tensor that this process holds, sharing its memory."""
+    return tensor.to_local() if hasattr(tensor, "placements") else tensor  # see _orthogonal
 
 
 def _orthogonal(update: Any, steps: int) -> Tensor:

@@ -59,12 +59,21 @@ class Rewind(Exception):
         reason: what happened, for the user
         progress: whether going back again and again would come to an end by itself
         limit: how often it may go back without progress
+
+    Attributes:
+        saved: whether there is a checkpoint to go back to that is newer than the run's start; who
+            saves says so
     """
 
     def __init__(self, reason: str, *, progress: bool, limit: int) -> None:
         super().__init__(reason)
         self.progress = progress
         self.limit = limit
+        self.saved = False
+
+
+class NotSaved(Exception):
+    """A run that breaks off has to begin again before its last step, of which nothing is kept."""
 
 
 @dataclass

@@ -241,8 +241,7 @@ class LitLLM(L.LightningModule):
             optimizer.zero_grad(set_to_none=True)
             return
         step, mean = self.trainer.global_step + 1, loss / valid_tokens
-        if (skip := self.guards.judge(step, mean, meter.grad_norm)) is not None:
-            skip_where(optimizer, skip)
+        skip_where(optimizer, self.guards.judge(step, mean, meter.grad_norm))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
@@ -263,7 +262,7 @@ class LitLLM(L.LightningModule):
         Log steps wait for the device in any case. Several processes have to hear at the same step,
         and on GPUs each knows at another moment: there it is on log steps only.
         """
-        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         on_log_step = self.trainer.global_step % every == 0
         if on_log_step or self.trainer.world_size == 1 or self.device.type == "cpu":
             self.guards.hear(wait=on_log_step)

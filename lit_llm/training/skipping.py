@@ -27,7 +27,7 @@ def skips_on_device(optimizer: Optimizer) -> bool:
     return fused and able and not isinstance(optimizer, SGD)
 
 
-def skip_where(optimizer: Any, skip: Tensor) -> None:
+def skip_where(optimizer: Any, skip: Tensor | None) -> None:
     """Let the optimizer's next step change nothing if `skip` is true.
 
     Parameters, moments, step counts and weight decay stay, bit for bit; state that the step would
@@ -36,10 +36,11 @@ def skip_where(optimizer: Any, skip: Tensor) -> None:
 
     Args:
         optimizer: has its gradients, and is about to make its step
-        skip: bool scalar on the device of the parameters
+        skip: bool scalar on the device of the parameters; None: nobody wants that, and what an
+            earlier step was told holds no more
     """
     optimizer = getattr(optimizer, "_optimizer", optimizer)  # out of Lightning's wrapper
     if skips_on_device(optimizer):
-        optimizer.found_inf = skip.float()
-    elif bool(skip):
+        optimizer.found_inf = None if skip is None else skip.float()
+    elif skip is not None and bool(skip):
         optimizer.zero_grad(set_to_none=True)

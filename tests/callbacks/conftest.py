@@ -114,9 +114,7 @@ class TinyLM(L.LightningModule):
         one = torch.ones(())
         norm = normalize_and_clip(optimizer, factor=one, clip_val=None, algorithm="norm")
         step = self.trainer.global_step + 1
-        skip = self.guards.judge(step, self.train_loss.detach(), norm)
-        if skip is not None:
-            skip_where(optimizer, skip)
+        skip_where(optimizer, self.guards.judge(step, self.train_loss.detach(), norm))
 
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
         step = self.trainer.global_step

@@ -4,12 +4,14 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_llm.callbacks import Checkpoint
+from lit_llm.callbacks import Checkpoint, NotFinite
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
+from lit_llm.training.guards import NotSaved, Rewind
 
 
 @pytest.fixture
@@ -133,6 +135,51 @@ def test_an_optimizer_step_that_broke_off_is_not_saved(save, run, monkeypatch):
     assert names(run) == ["step-00000003"]
 
 
+class Unsound(L.Callback):
+    """Lets nothing be saved from some step on, as a guard does."""
+
+    def __init__(self, step: int, refusal: Exception) -> None:
+        self.step, self.refusal = step, refusal
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        if trainer.global_step >= self.step:
+            raise self.refusal
+
+
+REFUSALS = [Rewind("a spike", progress=True, limit=1), NotSaved("a spike"), NotFinite("a spike")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
+def test_an_error_goes_on_where_its_step_must_not_be_saved(fit, run, tiny_lm, monkeypatch, refusal):
+    def fail():
+        raise RuntimeError("out of memory")
+
+    torn_down = []
+    monkeypatch.setattr(L.Trainer, "_teardown", lambda self: torn_down.append(1))
+    break_at(monkeypatch, tiny_lm, 5, fail)
+    with (
+        pytest.warns(UserWarning, match=r"step-00000005 is not written: a spike"),
+        pytest.raises(RuntimeError, match="out of memory"),
+    ):
+        fit([Checkpoint(), Unsound(5, refusal)], max_steps=9)
+    assert names(run) == ["step-00000003"]
+    assert torn_down
+
+
+@pytest.mark.parametrize(("step", "saved"), [(2, False), (4, True)])
+def test_who_goes_back_is_told_whether_this_session_has_saved_anything(
+    fit, run, tiny_lm, monkeypatch, step, saved
+):
+    def go_back():
+        raise Rewind("a spike", progress=True, limit=1)
+
+    fit([Checkpoint()], max_steps=1)  # not of the session that goes back
+    break_at(monkeypatch, tiny_lm, step, go_back)
+    with pytest.raises(Rewind) as rewind:
+        fit([Checkpoint()], max_steps=9, ckpt_path=str(run / "step-00000001"))
+    assert rewind.value.saved == saved
+
+
 def test_a_save_that_fails_is_not_tried_again(save, monkeypatch):
     saves = []
 
@@ -171,3 +218,13 @@ def test_a_run_whose_checkpoints_would_not_fit_does_not_begin(save, run, tiny_lm
         save(Checkpoint())
     assert not list(run.glob("step-*"))
     save(Checkpoint(), fast_dev_run=True)  # saves nothing
+
+
+def test_a_check_that_fails_ends_no_process_alone(save, run, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr("lit_llm.callbacks.checkpointing.check_space", fail)
+    with pytest.warns(UserWarning, match=r"whether two checkpoints fit .*stale file handle"):
+        save(Checkpoint(), max_steps=3)
+    assert names(run) == ["step-00000003"]

@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lit_llm.callbacks import Checkpoint, CSVLog, Signals, Stopped, Throughput
 from lit_llm.callbacks.csv_log import read_rows
 from lit_llm.callbacks.signals import SIGNALS
+from lit_llm.training.guards import Rewind
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,42 @@ def test_a_signal_stops_after_the_step_that_it_meets_and_saves_that(fit, run, si
     assert stopped.value.signum == signum
     assert stopped.value.step == 5
     assert stopped.value.checkpoint == run / "step-00000005"
+
+
+class Unsound(L.Callback):
+    """Wants back instead of letting a step be saved, as a guard with a spike does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        if trainer.global_step >= self.step:
+            raise Rewind("a spike", progress=True, limit=1)
+
+
+@pytest.mark.parametrize(("every", "newest"), [(2, "step-00000004"), (100, None)])
+def test_a_signal_stops_a_run_whose_step_must_not_be_saved(fit, run, every, newest):
+    at = At("on_train_batch_start", 5, sends(signal.SIGTERM))
+    checkpoint = Checkpoint(every_n_steps=every)
+    with pytest.raises(Stopped) as stopped:
+        fit([Signals(), checkpoint, Unsound(5), at], max_steps=9)
+    assert (stopped.value.step, stopped.value.unsound) == (5, "a spike")
+    assert stopped.value.checkpoint == (newest and run / newest)
+    assert names(run)[-1:] == [newest][: newest is not None]
+
+
+def test_a_signal_in_a_step_that_goes_back_stops_the_next_attempt(fit, run):
+    def go_back():
+        sends(signal.SIGTERM)()
+        raise Rewind("a spike", progress=True, limit=1)
+
+    with pytest.raises(Rewind):
+        fit([Signals(), Checkpoint(), At("on_train_batch_start", 5, go_back)])
+    with pytest.raises(Stopped, match="SIGTERM stopped the run after step 3") as stopped:
+        fit([Signals(), Checkpoint()], ckpt_path=str(run / "step-00000003"))
+    assert stopped.value.signum == signal.SIGTERM
+    trainer, _ = fit([Signals(), Checkpoint()], ckpt_path=str(run / "step-00000003"))
+    assert trainer.global_step == 6  # it has stopped one attempt, and no more
 
 
 def test_with_accumulation_a_signal_waits_for_the_end_of_the_step(fit, run):

@@ -1,4 +1,5 @@
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,33 @@ def test_half_a_line_of_a_killed_process_spoils_no_other(skipped):
     assert file.passed_over() == {9}
     file.add(20, "spike", "rewound", over=[20])
     assert file.passed_over() == {9, 20}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_ends_no_run_for_a_line(skipped, full_disk):
+    with pytest.warns(UserWarning, match=r"skipped_steps\.jsonl .* step 3: .*No space left"):
+        skipped().add(3, "loss", "skipped", over=[3])
+    with pytest.warns(UserWarning, match="No space left"):
+        skipped().add(3, "parameter w", "rewound")
+
+
+def test_without_its_line_a_rewind_would_never_end_so_all_processes_end(skipped, full_disk):
+    said = []
+    first = skipped()
+    first._trainer.strategy.broadcast = lambda value: said.append(value) or value
+    with pytest.raises(OSError, match="No space left"):
+        first.add(9, "spike", "rewound", over=[9])
+    other = skipped(is_global_zero=False)
+    other._trainer.strategy.broadcast = lambda value: said[0]
+    with pytest.raises(OSError, match="No space left"):
+        other.add(9, "spike", "rewound", over=[9])
 
 
 def test_other_processes_write_nothing(skipped):

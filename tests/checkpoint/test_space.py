@@ -84,14 +84,46 @@ def test_frozen_parameters_have_no_state():
     assert optimizer_bytes(optimizer) == 2 * 930 * 4 + 2 * 4
 
 
-def test_an_optimizer_that_fails_without_numbers_counts_as_adamw():
-    class Curious(torch.optim.Optimizer):
-        def step(self, closure=None):
-            for parameter in self.param_groups[0]["params"]:
-                self.state[parameter]["seen"] = torch.zeros_like(parameter)
-                parameter.sum().item()
+def test_a_rule_that_fails_without_numbers_counts_as_adamw(monkeypatch):
+    def curious(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["seen"] = torch.zeros_like(parameter)
+            parameter.sum().item()
 
-    assert optimizer_bytes(Curious(_network().parameters(), {})) == 8000
+    monkeypatch.setattr(torch.optim.AdamW, "step", curious)
+    assert optimizer_bytes(torch.optim.AdamW(_network().parameters())) == 8000
+
+
+class Anothers(torch.optim.AdamW):
+    """Knows its parameters by a table, as bitsandbytes does, and counts its steps."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.tables, self.steps = {}, []
+
+    def step(self, closure=None):
+        self.tables.setdefault("table", torch.zeros_like(self.param_groups[0]["params"][0]))
+        self.steps.append(1)
+        return super().step(closure)
+
+
+def test_anothers_rule_is_not_run_and_counts_as_adamw_until_its_state_is_there():
+    network = _network()
+    optimizer = Anothers(network.parameters())
+    assert optimizer_bytes(optimizer) == 8000
+    assert (optimizer.tables, optimizer.steps) == ({}, [])
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert optimizer_bytes(optimizer) == ADAMW
+
+
+def test_what_a_rule_keeps_beside_its_state_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.optim.AdamW, "step", Anothers.step)
+    optimizer = torch.optim.AdamW(_network().parameters())
+    optimizer.tables, optimizer.steps = {}, []
+    optimizer_bytes(optimizer)
+    assert (optimizer.tables, optimizer.steps) == ({}, [])
 
 
 def test_room_for_two_checkpoints_is_asked_for(tmp_path, free):

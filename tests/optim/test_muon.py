@@ -1,5 +1,8 @@
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_llm.optim import Muon
 from lit_llm.optim.muon import orthogonalize
@@ -59,3 +62,49 @@ def test_a_parameter_without_gradient_stays():
     parameter = torch.nn.Parameter(torch.ones(3, 4))
     Muon([{"params": [parameter], "kind": "matrix"}], weight_decay=0.5).step()
     assert torch.equal(parameter.detach(), torch.ones(3, 4))
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    """One process, whose tensors are sharded all the same."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meet"), 1), **ALONE)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+ALONE = {"rank": 0, "world_size": 1}
+
+
+class OnShards(TorchDispatchMode):
+    """Counts operations on whole sharded tensors, each of which costs the host as much as ten."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += any(issubclass(kind, DTensor) for kind in types)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_shard_is_left_alone_without_more_operations_on_the_whole(mesh):
+    def parameter(*shape):
+        start = distribute_tensor(torch.randn(shape), mesh, [Shard(0)])
+        made = torch.nn.Parameter(start)
+        made.grad = torch.ones_like(start)
+        return made
+
+    matrix, vector = parameter(6, 4), parameter(5)
+    groups = [{"params": [matrix], "kind": "matrix"}, {"params": [vector], "kind": "vector"}]
+    optimizer = Muon(groups, lr=0.1)
+    optimizer.step()
+    counts = []
+    for found_inf, changes in ((None, True), (torch.tensor(1.0), False), (torch.tensor(0.0), True)):
+        optimizer.found_inf = found_inf
+        state = [value for entries in optimizer.state.values() for value in entries.values()]
+        tensors = [t.to_local() if isinstance(t, DTensor) else t for t in (matrix, vector, *state)]
+        before = [tensor.detach().clone() for tensor in tensors]
+        with OnShards() as mode:
+            optimizer.step()
+        counts.append(mode.count)
+        assert all(torch.equal(a, b) != changes for a, b in zip(before, tensors, strict=True))
+    assert len(set(counts)) == 1
+    assert counts[0] > 0

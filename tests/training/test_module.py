@@ -1,4 +1,5 @@
 import copy
+from itertools import pairwise
 
 import lightning as L
 import pytest
@@ -11,7 +12,7 @@ from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
-from lit_llm.optim import WarmupCosine
+from lit_llm.optim import Muon, WarmupCosine
 from lit_llm.training.guards import Opinion
 from lit_llm.training.module import LitLLM
 
@@ -180,6 +181,28 @@ def test_guards_let_the_host_wait_for_nothing_more(train):
     assert with_guards.count == without.count
     last = guarded.weights[-1]
     assert all(torch.equal(last[name], weight) for name, weight in plain.weights[-1].items())
+
+
+def muon(groups):
+    return Muon(groups, lr=0.1)
+
+
+@pytest.mark.parametrize("optimizer", [fused_adamw, muon])
+def test_a_skipped_step_that_nobody_judges_after_is_the_only_one(train, optimizer):
+    class Second:
+        def judge(self, step, numbers):
+            return Opinion(torch.tensor(True) if step == 2 else None, torch.tensor(0.0))
+
+        def learn(self, judged):
+            pass
+
+    parts = [batch(2, 14, seed) for seed in range(4)]
+    watch = train(parts, 1, optimizer, guards=(Second(),))
+    changed = [
+        any(not torch.equal(before[name], after[name]) for name in before)
+        for before, after in pairwise((watch.before, *watch.weights))
+    ]
+    assert changed == [True, False, True, True]
 
 
 def test_guards_judge_the_mean_loss_of_the_step_and_its_gradient_before_clipping(train):

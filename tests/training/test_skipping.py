@@ -81,6 +81,18 @@ def test_a_run_goes_on_as_if_the_skipped_steps_had_not_been_even_the_first(name)
     assert equal(everything(with_them, weights), everything(without, others))
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_that_nobody_judges_is_made_after_a_skipped_one(name):
+    (judged, weights), (free, others) = make(name), make(name)
+    step(judged, weights, 0, skip=True)
+    for optimizer, parameters in ((judged, weights), (free, others)):
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        skip_where(optimizer, None)
+        optimizer.step()
+    assert equal(everything(judged, weights), everything(free, others))
+
+
 class NoReading(TorchDispatchMode):
     """Fails where the host asks a device for a number."""
 
