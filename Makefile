@@ -24,7 +24,7 @@ test-all: install ## all tests, those that train for long included
 	$(BIN)/pytest -m "slow or not slow"
 
 torture: install ## kills, full disks, rotten files, bad input: is anything lost? ROWS=2,5 SEED=7
-	$(BIN)/pytest tests/torture --torture --rows='$(ROWS)' --seed=$(or $(SEED),0)
+	$(BIN)/pytest tests/torture --torture -vv --rows='$(ROWS)' --seed=$(or $(SEED),0)
 
 parity: install ## 20 steps under every strategy and precision: do they train alike?
 	$(BIN)/python cli.py parity

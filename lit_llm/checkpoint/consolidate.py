@@ -8,7 +8,7 @@ from pathlib import Path
 from lit_llm.checkpoint.bundle import MODEL, WEIGHTS, read_meta
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.hashed import Entries
-from lit_llm.checkpoint.manifest import damage, listed, raise_damaged, verify
+from lit_llm.checkpoint.manifest import damage, listed, raise_damaged
 from lit_llm.checkpoint.safetensors_file import write_tensors
 from lit_llm.checkpoint.sharded import INDEX, Shards, is_sharded
 from lit_llm.checkpoint.training_state import (
@@ -18,6 +18,7 @@ from lit_llm.checkpoint.training_state import (
     read_training,
     write_training,
 )
+from lit_llm.checkpoint.verification import see_whole
 
 
 def consolidate(source: Path, target: Path) -> None:
@@ -35,7 +36,7 @@ def consolidate(source: Path, target: Path) -> None:
         OSError: the disk is full; nothing is left then.
     """
     read_meta(source)
-    verify(source)
+    see_whole(source)
     files = listed(source)
     shards = Shards(source) if is_sharded(source) else None
     rewritten = {INDEX, TRAINING, *shards.files} if shards else set()

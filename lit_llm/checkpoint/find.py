@@ -6,6 +6,8 @@ import difflib
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from lit_llm.checkpoint.manifest import (
 from lit_llm.checkpoint.verification import NOTICEABLE, cost, see_small, see_whole
 
 LAST = "last"
+_SET_ASIDE = re.compile(r"abandoned-\d+$|replaced\.")  # of a run, and no run itself
 _STEP = re.compile(r"step-(\d+)(?:-v(\d+))?$")  # -v2: Lightning's mark of a second save at a step
 
 
@@ -39,6 +42,19 @@ def checkpoints(run_dir: Path) -> list[Path]:
         (path for path in folders if _STEP.search(path.name) or (path / MANIFEST).exists()),
         key=_age,
     )
+
+
+class NoCheckpoint(CheckpointError):
+    """There is no checkpoint where one was asked for."""
+
+
+@contextmanager
+def asked_by(key: str) -> Iterator[None]:
+    """Name the key that asked for a checkpoint which is not there."""
+    try:
+        yield
+    except NoCheckpoint as error:
+        raise NoCheckpoint(f"{key}: {error}") from None
 
 
 class Choice(NamedTuple):
@@ -130,7 +146,7 @@ def _find(
     if path.is_file():
         raise CheckpointError(f"{path} is a file, but a checkpoint is a folder{_owner(path)}")
     if not path.is_dir():
-        raise CheckpointError(f"no checkpoint {path}{_nearest(path)}")
+        raise NoCheckpoint(f"no checkpoint {path}{_nearest(path)}")
     if is_unfinished(path):
         raise CheckpointError(f"{path} is what an interrupted save left: not a checkpoint")
     if (path / MANIFEST).exists():
@@ -138,7 +154,7 @@ def _find(
         return path, [], False
     found, skipped = newest_valid(path, content=content)
     if found is None:
-        raise CheckpointError(_none_in(path, skipped))
+        raise NoCheckpoint(_none_in(path, skipped))
     return found, skipped, True
 
 
@@ -162,7 +178,7 @@ def _none_in(path: Path, skipped: list[str]) -> str:
         return f"no valid checkpoint in {path}, only {len(skipped)} damaged: {skipped[0]}"
     if _STEP.search(path.name):
         return f"{path} is no complete checkpoint: {MANIFEST} is missing{_nearest(path)}"
-    return f"no checkpoint in {path}{_listed(path, _runs(path))}"
+    return f"no checkpoint in {path}{_listed(path, runs_below(path))}"
 
 
 def _nearest(path: Path) -> str:
@@ -170,22 +186,24 @@ def _nearest(path: Path) -> str:
     root = path.parent
     while not root.is_dir():  # the first part of the path that is wrong
         root = root.parent
-    there = [inner for inner in checkpoints(root) if inner != path] or _runs(root)
+    there = [inner for inner in checkpoints(root) if inner != path] or runs_below(root)
     names = [str(inner.relative_to(root)) for inner in there]
     alike = difflib.get_close_matches(str(path.relative_to(root)), names, n=1)
     question = f": did you mean {root / alike[0]}?" if alike else ""
     return question + _listed(root, there)
 
 
-def _runs(root: Path) -> list[Path]:
+def runs_below(root: Path) -> list[Path]:
     """Runs below a folder, such as checkpoints/quickstart/pretrain, at most two levels deep."""
     manifests = [*root.glob(f"*/*/{MANIFEST}"), *root.glob(f"*/*/*/{MANIFEST}")]
-    return sorted({path.parent.parent for path in manifests if not is_unfinished(path.parent)})
+    runs = {path.parent.parent for path in manifests if not is_unfinished(path.parent)}
+    return sorted(run for run in runs if not _SET_ASIDE.match(run.name))
 
 
 def _listed(root: Path, folders: list[Path]) -> str:
+    place = "this folder" if root == Path() else root
     if not folders:
-        return f"\n{root} holds no checkpoint"
+        return f"\n{place} holds no checkpoint: give the path of another one"
     names = [str(folder.relative_to(root)) for folder in folders[-5:]]
     earlier = f"{len(folders) - 5} more, " if len(folders) > 5 else ""
-    return f"\n{root} holds {earlier}{', '.join(names)}"
+    return f"\n{place} holds {earlier}{', '.join(names)}: give the path of one"

@@ -72,7 +72,7 @@ def begin(target: Path, *, replace: bool = False, bytes_needed: int = 0) -> Path
         CheckpointError, SaveFailed: as `write_folder`.
     """
     _refuse_occupied(target, replace)
-    temporary = _beside(target, "tmp")
+    temporary = temporary_beside(target)
     with explained(target, bytes_needed):
         target.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(target.parent).free < bytes_needed:
@@ -125,7 +125,7 @@ def remove_folder(folder: Path) -> None:
     """
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} has no {MANIFEST}: not a checkpoint, so it is not removed")
-    doomed = _beside(folder, "tmp")
+    doomed = temporary_beside(folder)
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
@@ -155,6 +155,11 @@ def clean_leftovers(run_dir: Path) -> list[Path]:
 def is_unfinished(folder: Path) -> bool:
     """Whether the name is one of those under which a save or a removal is in progress."""
     return _UNFINISHED.fullmatch(folder.name) is not None
+
+
+def temporary_beside(target: Path) -> Path:
+    """Make up a name that `clean_leftovers` removes if a killed process leaves it."""
+    return _beside(target, "tmp")
 
 
 def _beside(target: Path, kind: str) -> Path:

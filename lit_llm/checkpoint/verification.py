@@ -69,13 +69,15 @@ def verified(folder: Path, ranks: Ranks | None = None, *, said_from: float = 0.0
 
 
 def see_whole(folder: Path) -> None:
-    """As `manifest.verify`; this process need not check the folder again when it reads it next.
+    """As `manifest.verify`; this process need not check the folder again until it has read it.
 
     Raises:
         CheckpointError: it is damaged, or of a later format.
     """
     files = listed(folder)
     state = _state(folder, files)
+    if _SEEN.get(folder.resolve()) == state:
+        return
     if wrong := damage(folder, files):
         raise_damaged(folder, wrong)
     _SEEN[folder.resolve()] = state
@@ -119,8 +121,9 @@ def _judge(folder: Path, ranks: Ranks, find: Callable[[], dict[str, str]]) -> No
         raise_damaged(folder, dict(sorted(wrong.items())))
 
 
-# A run that looks for its newest valid checkpoint reads it at once: to check it twice within
-# seconds would double the cost. What was seen counts once, and only while no file has changed.
+# A run that looks for its newest valid checkpoint reads it at once, and `validate` looks twice: to
+# check it again within seconds would double the cost. What was seen counts until it has been read
+# once, and only while no file has changed.
 _SEEN: dict[Path, object] = {}
 
 

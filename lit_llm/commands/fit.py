@@ -26,7 +26,7 @@ from lit_llm.callbacks.throughput import Throughput
 from lit_llm.callbacks.together import Together
 from lit_llm.callbacks.watchdog import Watchdog
 from lit_llm.checkpoint.bundle import read_meta
-from lit_llm.checkpoint.find import choose
+from lit_llm.checkpoint.find import asked_by, choose
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.checkpoint.manifest import damage, listed
 from lit_llm.commands.bounds import refuse_bounds, refuse_flat, refuse_seed
@@ -169,7 +169,7 @@ class RunCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        refuse_early(config["trainer"])
+        refuse_early(config["trainer"], compile=config["model"]["compile"])
         if self.subcommand == "fit":
             refuse_bounds(config)
             trainer = config["trainer"]
@@ -190,7 +190,8 @@ class RunCLI(LightningCLI):
                 f"{self.subcommand} needs a checkpoint, got none: give --ckpt_path PATH or last"
             )
         else:
-            choice = choose(config["ckpt_path"], self.run_dir, content=is_first_process())
+            with asked_by("--ckpt_path"):
+                choice = choose(config["ckpt_path"], self.run_dir, content=is_first_process())
             self._notes.append(f"{self.subcommand}: {choice.folder} ({choice.why})")
             config["ckpt_path"] = str(choice.folder)
 
@@ -242,7 +243,7 @@ class RunCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
         refuse_lonely(self.trainer)
-        refuse_model(self.model)
+        refuse_model(self.model, self.trainer.num_nodes)
 
     def after_validate(self) -> None:
         checkpoint = self.config[self.subcommand]["ckpt_path"]

@@ -18,7 +18,7 @@ def beside_the_log(checkpoint: Path, metrics: Mapping[str, Any]) -> str | None:
     """Compare a validation with what the checkpoint's run logged at the same step.
 
     Returns:
-        A line that says whether they are equal; None if the run logged no validation there.
+        A line that says whether they are equal; None if the checkpoint lies in no run's folder.
     """
     log = checkpoint.parent / "metrics.csv"
     if LOSS not in metrics or not log.is_file():
@@ -28,7 +28,7 @@ def beside_the_log(checkpoint: Path, metrics: Mapping[str, Any]) -> str | None:
         float(row[LOSS]) for row in read_rows(log)[1] if int(row["step"]) == step and row.get(LOSS)
     ]
     if not logged:
-        return None
+        return f"the run logged no {LOSS} at step {step}"
     found, there = float(metrics[LOSS]), logged[-1]
     if abs(found - there) <= EQUAL * abs(there):
         return f"{LOSS} {found:.7g} is what the run logged at step {step}"

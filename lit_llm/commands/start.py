@@ -10,14 +10,17 @@ from typing import Any
 import lightning as L
 
 from lit_llm.checkpoint.bundle import read_meta
-from lit_llm.checkpoint.find import LAST, checkpoints, choose, resolve
-from lit_llm.checkpoint.folder import clean_leftovers
+from lit_llm.checkpoint.find import LAST, asked_by, checkpoints, choose, resolve, runs_below
+from lit_llm.checkpoint.folder import clean_leftovers, temporary_beside
 from lit_llm.commands.compose import Configuration, merge
 from lit_llm.commands.parser import flag_value
 from lit_llm.commands.processes import is_first_process, say
 
-NOT_FOR_VALIDATION = ("logger", "callbacks", "profiler", "max_steps", "overfit_batches")
-"""Keys of a run's trainer that say how it trained, and nothing about its validation."""
+NOT_FOR_VALIDATION = (
+    *("logger", "callbacks", "profiler", "max_steps", "overfit_batches"),
+    *("devices", "num_nodes"),
+)
+"""Keys of a run's trainer that say how and on how many devices it trained, and nothing else."""
 
 
 def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
@@ -33,7 +36,8 @@ def adopt_checkpoint(configuration: Configuration, flags: list[str]) -> None:
     init_from = init_from or model.get("init_from")
     if init_from in (None, "null"):
         return
-    folder = resolve(init_from)
+    with asked_by("--model.init_from"):
+        folder = resolve(init_from)
     network = read_meta(folder)["model"]
     for linked in ("vocab_size", "max_seq_len"):
         network.pop(linked)
@@ -60,7 +64,8 @@ def adopt_run(configuration: Configuration, flags: list[str]) -> None:
                 "--ckpt_path checkpoints/quickstart/pretrain, or its recipe with -c"
             )
         return
-    folder = resolve(which)
+    with asked_by("--ckpt_path"):
+        folder = resolve(which)
     config: dict[str, Any] = read_meta(folder)["config"]
     trainer = {
         key: value
@@ -90,6 +95,17 @@ def where_to_start(
             checkpoint.
     """
     by_name = ckpt_path not in (None, LAST)
+    if by_name and overwrite:
+        raise ValueError(
+            f"--overwrite true deletes {run_dir}, and --ckpt_path {ckpt_path} continues a "
+            "checkpoint: give one of them"
+        )
+    if overwrite and (others := runs_below(run_dir)):
+        raise ValueError(
+            f"--overwrite true would delete {run_dir}, which holds other runs "
+            f"({', '.join(str(run.relative_to(run_dir)) for run in others)}): name one of them "
+            "with --run, or delete the folder yourself"
+        )
     if not by_name and (fast_dev_run or overwrite):  # the first writes nothing
         return None, ""
     if is_first_process():
@@ -104,7 +120,8 @@ def where_to_start(
             "Add --ckpt_path last to continue it, --run NAME to start another one, "
             "or --overwrite true to delete it"
         )
-    choice = choose(ckpt_path, run_dir, content=is_first_process())
+    with asked_by("--ckpt_path"):
+        choice = choose(ckpt_path, run_dir, content=is_first_process())
     step = read_meta(choice.folder)["step"]
     return str(choice.folder), f"{choice}, step {step} of {max_steps}"
 
@@ -112,7 +129,7 @@ def where_to_start(
 class Opening(L.Callback):
     """Deletes the run that a new one replaces, and says what was settled.
 
-    Not earlier than with the first step: until then the new one may be refused.
+    Not before the first step: until then the new run may be refused, and the old one comes back.
 
     Args:
         replaced: the old run's folder, if it is to go
@@ -120,16 +137,38 @@ class Opening(L.Callback):
     """
 
     def __init__(self, replaced: Path | None, notes: Sequence[str]) -> None:
-        self.replaced = replaced
+        there = replaced is not None and replaced.is_dir()
+        self._old = sorted(replaced.iterdir()) if replaced is not None and there else []
+        self._aside: Path | None = None
         self.notes = notes
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.replaced is not None:
-            if trainer.is_global_zero:
-                shutil.rmtree(self.replaced, ignore_errors=True)
-            trainer.strategy.barrier("the old run is gone")
-            self.replaced = None
+        if self._old and trainer.is_global_zero:
+            self._aside = temporary_beside(self._old[0].parent / "replaced")
+            self._aside.mkdir()
+            for path in self._old:
+                path.rename(self._aside / path.name)
+        trainer.strategy.barrier("the old run is set aside")
         self._say()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Behind `on_train_start` of all callbacks: nobody refuses any more."""
+        if self._aside is not None:
+            shutil.rmtree(self._aside, ignore_errors=True)
+            self._aside = None
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        if self._aside is None:
+            return
+        for path in [*self._aside.parent.iterdir()]:  # what the refused run has written so far
+            if path != self._aside:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in self._old:
+            (self._aside / path.name).rename(path)
+        self._aside.rmdir()
+        self._aside = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._say()

@@ -105,7 +105,8 @@ def test_a_mistyped_run_is_answered_with_the_nearest_one(run):
 
 def test_a_folder_of_runs_is_answered_with_the_runs(run):
     message = _message(run.parent)
-    assert message == f"no checkpoint in {run.parent}\n{run.parent} holds pretrain"
+    listed = f"{run.parent} holds pretrain: give the path of one"
+    assert message == f"no checkpoint in {run.parent}\n{listed}"
 
 
 def test_of_many_checkpoints_the_newest_five_are_listed(tmp_path):
@@ -117,7 +118,8 @@ def test_of_many_checkpoints_the_newest_five_are_listed(tmp_path):
 
 
 def test_a_place_with_nothing_says_so(tmp_path):
-    assert _message(tmp_path) == f"no checkpoint in {tmp_path}\n{tmp_path} holds no checkpoint"
+    nothing = f"{tmp_path} holds no checkpoint: give the path of another one"
+    assert _message(tmp_path) == f"no checkpoint in {tmp_path}\n{nothing}"
     assert "of which run?" in _message("last")
 
 

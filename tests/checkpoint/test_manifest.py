@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -125,6 +126,26 @@ def test_a_folder_without_manifest_is_no_complete_checkpoint(folder):
 def test_a_file_that_is_not_listed_does_no_harm(folder):
     (folder / ".DS_Store").write_bytes(b"left by a file manager")
     verify(folder)
+
+
+def test_a_thread_verifies_at_the_speed_of_sha256(tmp_path):
+    """Measured in time of the processor, which does not depend on what else runs."""
+    data = os.urandom(2**16) * 2**12  # 256 MB
+    (tmp_path / "tensors").write_bytes(data)
+    files = {"tensors": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+
+    def seconds(work) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    pairs = [
+        (seconds(lambda: hashlib.sha256(data)), seconds(lambda: damage(tmp_path, files)))
+        for _ in range(5)
+    ]
+    in_memory, in_file = map(min, zip(*pairs, strict=True))
+    assert damage(tmp_path, files) == {}
+    assert in_file <= 1.5 * in_memory, f"{in_file / in_memory:.2f} times SHA-256's own"
 
 
 def test_what_others_have_hashed_is_not_read_again(tmp_path):

@@ -143,6 +143,7 @@ def test_what_was_just_seen_whole_is_not_hashed_again_once(folder, hashed):
     _age(folder)
     see_whole(folder)
     assert sorted(hashed) == sorted(SIZES)
+    see_whole(folder)
     with verified(folder):
         pass
     assert len(hashed) == len(SIZES)
@@ -157,6 +158,8 @@ def test_a_file_that_has_changed_since_is_hashed_again(folder):
     status = (folder / "a").stat()
     _flip(folder / "a")
     os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))  # as if it were the old one
+    with pytest.raises(CheckpointError, match="a is damaged"):
+        see_whole(folder)
     with pytest.raises(CheckpointError, match="a is damaged"), verified(folder):
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ class Gauge(L.Callback):
     """Appends "step,resident bytes,open files,bytes on the disk" to gauge.csv of the run.
 
     It comes before Checkpoint, so a line says what the save of the step before has left.
+
+    Args:
+        pause: seconds to wait then, as a run of that many between its saves would take
     """
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.pause = pause
 
     def on_train_batch_end(
         self,
@@ -31,6 +38,7 @@ class Gauge(L.Callback):
         )
         with (run / "gauge.csv").open("a") as file:
             print(trainer.global_step, _resident(), _open_files(), disk, sep=",", file=file)
+        time.sleep(self.pause)
 
 
 def _resident() -> int:

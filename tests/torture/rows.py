@@ -24,9 +24,9 @@ ROWS: dict[int, tuple[str, int]] = {
     12: ("a rank asleep, a worker stuck, a save blocked, SIGSTOP", 8),
     13: ("SIGTERM, SIGINT, SIGUSR1", 24),
     14: ("another world size, another micro-batch", 4),
-    15: ("malicious pickles and YAML files", 120),
-    16: ("planted secrets", 12),
-    17: ("bad configurations", 55),
+    15: ("malicious pickles and YAML files", 224),
+    16: ("planted secrets", 15),
+    17: ("bad configurations", 60),
     18: ("control tokens typed as text", 200),
     19: ("a soak of 300 saves with pruning, and what it leaves", 301),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_llm.callbacks.csv_log import read_rows
 from lit_llm.checkpoint.find import checkpoints
 from tests.torture.rows import row
 from tests.torture.state import (
@@ -46,6 +47,12 @@ def killed_inside_a_save(running, run, passed_over, moment):
     time.sleep(moment)
     running.kill_all()
     return bool(half_saved(run))
+
+
+def validations(run):
+    """Loss by step; of a run that was killed between a save and its validation one is missing."""
+    rows = read_rows(run / "metrics.csv")[1]
+    return {int(row["step"]): row["val/loss"] for row in rows if row.get("val/loss")}
 
 
 @row(2)
@@ -99,6 +106,9 @@ def test_a_killed_run_typed_again_ends_with_the_weights_of_one_that_was_not(
             assert_all_visible_are_whole(run)
             finish(name, prepares=prepares)
             assert_equal(reference, state_of(run / f"step-{STEPS:08d}"))
+            found, whole = validations(run), validations(tmp_path / "whole/run")
+            assert found.items() <= whole.items()
+            assert found.keys() & {STEPS}
             assert_all_visible_are_whole(run)
             assert not leftovers(tmp_path / name)
             assert not os.listdir(elsewhere)

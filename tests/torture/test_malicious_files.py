@@ -1,7 +1,7 @@
 """Row 15: whatever a stranger's file holds, nothing of it is executed, and the error is clean.
 
-Every payload would make a file appear. The checkpoints they are put into carry manifests that agree
-with them: a stranger can compute SHA-256 too.
+Every payload would make a file appear. The checkpoints and prepared data they are put into carry
+manifests that agree with them: a stranger can compute SHA-256 too.
 """
 
 import io
@@ -21,8 +21,10 @@ import yaml
 
 from lit_llm.checkpoint.find import checkpoints
 from lit_llm.checkpoint.manifest import seal
+from lit_llm.data import sealed
 from tests.torture.launching import ROOT
 from tests.torture.rows import row
+from tests.torture.saves import resume, save
 
 RECIPE = ["configs/recipes/quickstart/pretrain.yaml", "tests/configs/tiny.yaml"]
 RECIPE += ["tests/configs/tiny-text.yaml"]
@@ -116,14 +118,45 @@ def trap(tmp_path, monkeypatch):
     return trap
 
 
+@pytest.fixture(scope="module")
+def sharded(pretrained, tmp_path_factory) -> Path:
+    """The checkpoint as FSDP2 and tensor parallelism write it."""
+    folder = tmp_path_factory.mktemp("sharded") / "step-00000006"
+    save(resume(checkpoints(pretrained)[-1]), folder, "sharded")
+    assert {"shards.json", "training.ckpt"} < {path.name for path in folder.iterdir()}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clean_cache(cli, tmp_path_factory) -> Path:
+    """Prepared data that is nobody else's."""
+    cache = tmp_path_factory.mktemp("clean") / "cache"
+    files = [part for file in RECIPE for part in ("-c", str(ROOT / file))]
+    assert cli("prepare", *files, f"--data.cache_dir={cache}").code == 0
+    return cache
+
+
+def reseal(folder: Path) -> None:
+    """Make the manifests of prepared data agree with its files, as a stranger would."""
+    for manifest in folder.glob("*/manifest.json"):
+        split = json.loads(manifest.read_text())
+        for name, file in split["files"].items():
+            path = manifest.parent / name
+            file.update(size=path.stat().st_size, sha256=sealed.sha256(path))
+        manifest.write_text(json.dumps(split, indent=1) + "\n")
+    (folder / "manifest.json").unlink()
+    sealed.seal(folder)
+    assert sealed.damaged(folder) is None
+
+
 @pytest.fixture
-def opened(cli, pretrained, cache, tmp_path):
+def opened(cli, pretrained, sharded, cache, clean_cache, tmp_path):
     """Puts the bytes of a payload where a command reads, and runs the command."""
 
-    def checkpoint(file: str, payload: bytes) -> Path:
+    def checkpoint(file: str, payload: bytes, of: Path | None = None) -> Path:
         folder = tmp_path / "stranger"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(checkpoints(pretrained)[-1], folder)
+        shutil.copytree(of or checkpoints(pretrained)[-1], folder)
         name = file if (folder / file).exists() else next(folder.glob(file)).name
         (folder / name).write_bytes(payload)
         (folder / "manifest.json").unlink()
@@ -136,14 +169,35 @@ def opened(cli, pretrained, cache, tmp_path):
         places = [f"--runs_dir={tmp_path / 'runs'}", f"--data.cache_dir={cache}"]
         return cli(command, *files, *places, *arguments)
 
-    def predict(file: str, payload: bytes):
-        folder = checkpoint(file, payload)
+    def predict(file: str, payload: bytes, of: Path | None = None):
+        folder = checkpoint(file, payload, of)
         return cli("predict", "--ckpt_path", folder, "--data.prompts", '["Anna"]')
+
+    def export(file: str, payload: bytes, of: Path | None = None):
+        out = tempfile.mkdtemp(dir=tmp_path) + "/out"
+        arguments = ["--ckpt_path", checkpoint(file, payload, of), "--to", "checkpoint"]
+        return cli("export", *arguments, "--out", out)
+
+    def resealed(stage: str, file: str, payload: bytes):
+        """One file of prepared data, under manifests that list it as it is now."""
+        spoiled = tmp_path / "cache"
+        shutil.rmtree(spoiled, ignore_errors=True)
+        shutil.copytree(clean_cache, spoiled)
+        if stage == "encode":  # it is read when the splits are put together
+            shutil.rmtree(spoiled / "prepared")
+        (folder,) = (spoiled / stage).iterdir()
+        path = folder / file
+        if path.suffix == ".bin":  # of the right length, so that it is read as numbers
+            size = path.stat().st_size
+            payload = (payload * (size // len(payload) + 1))[:size]
+        path.write_bytes(payload)
+        reseal(folder)
+        return fit(cache=spoiled)
 
     def prepared(payload: bytes):
         spoiled = tmp_path / "cache"
         shutil.rmtree(spoiled, ignore_errors=True)
-        assert fit(cache=spoiled, command="prepare").code == 0
+        shutil.copytree(clean_cache, spoiled)
         for path in spoiled.rglob("*"):
             if path.is_file() and path.name != ".lock":
                 path.write_bytes(payload)
@@ -166,9 +220,24 @@ def opened(cli, pretrained, cache, tmp_path):
         "predict reads weights": lambda p: predict("model.safetensors", p),
         "predict reads the description": lambda p: predict("bundle.json", p),
         "predict reads the tokenizer": lambda p: predict("*.model", p),
-        "export": lambda p: cli("export", "--ckpt_path", checkpoint("training.ckpt", p), "--to",
-                                "checkpoint", "--out", tempfile.mkdtemp(dir=tmp_path) + "/out"),
+        "export": lambda p: export("training.ckpt", p),
+        "fit continues from shards": lambda p: fit(
+            "--ckpt_path", checkpoint("shard-*.safetensors", p, sharded), "--trainer.max_steps=9"),
+        "fit continues from an index": lambda p: fit(
+            "--ckpt_path", checkpoint("shards.json", p, sharded), "--trainer.max_steps=9"),
+        "fit continues from shards and a state": lambda p: fit(
+            "--ckpt_path", checkpoint("training.ckpt", p, sharded), "--trainer.max_steps=9"),
+        "predict reads shards": lambda p: predict("shard-*.safetensors", p, sharded),
+        "predict reads an index": lambda p: predict("shards.json", p, sharded),
+        "export of shards": lambda p: export("shard-*.safetensors", p, sharded),
+        "export of an index": lambda p: export("shards.json", p, sharded),
+        "export of shards and a state": lambda p: export("training.ckpt", p, sharded),
         "prepared data": prepared,
+        "starts.bin": lambda p: resealed("prepared", "train/starts.bin", p),
+        "tokens.bin": lambda p: resealed("prepared", "train/00000-tokens.bin", p),
+        "card.json": lambda p: resealed("prepared", "card.json", p),
+        "the data's tokenizer": lambda p: resealed("prepared", "tokenizer/tokenizer.model", p),
+        "encoded text": lambda p: resealed("encode", "train/00000-tokens.bin", p),
         "tokenizer.json": lambda p: tokenizer("lit_llm.tokenizer.HuggingFace", "path", p),
         "tokenizer.model": lambda p: tokenizer("lit_llm.tokenizer.SentencePiece", "model", p),
     }  # fmt: skip

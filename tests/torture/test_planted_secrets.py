@@ -14,6 +14,7 @@ from tests.torture.rows import row
 LOGGER = '''
     """A logger as a service has it: it takes a key, and is not careful with it."""
 
+    import logging
     import os
     import sys
 
@@ -31,12 +32,31 @@ LOGGER = '''
             RECEIVED.update({name: value for name, value in locals().items() if name != "self"})
             self.told = [str(api_key), str(password), str(uri), str(headers)]
             self.told.append(os.environ.get(env or ""))
-            if fails == "breaks":
-                raise RuntimeError(f"no answer from {uri} with {self.told}")
+            self.uri, self.fails = uri, fails
+            if fails in ("breaks", "chains", "logs"):
+                self.fail()
+
+        def fail(self):
+            message = f"no answer from {self.uri} with {self.told}"
+            if self.fails == "logs":  # by a handler of its own
+                logging.getLogger("hub").addHandler(logging.StreamHandler())
+                try:
+                    raise KeyError(message)
+                except KeyError:
+                    logging.getLogger("hub").exception("cannot log in: %s", self.told)
+            if self.fails == "chains":
+                try:
+                    raise ConnectionError(message)
+                except ConnectionError as error:
+                    error.add_note(f"the header was {self.told}")
+                    raise RuntimeError(f"login failed: {self.told}") from error
+            raise RuntimeError(message)
 
         def log_hyperparams(self, *arguments, **more): pass
 
         def log_metrics(self, metrics, step=None):
+            if self.fails == "late":
+                self.fail()
             print("sent with", *self.told)
             print("slow answer for", self.told, file=sys.stderr)
 '''
@@ -119,7 +139,7 @@ def hits(secret: str, folder: Path, *texts: str) -> list[str]:
 
 @row(16)
 def test_a_planted_secret_is_found_nowhere(
-    trials, draw, cli, tiny_fit_arguments, careless_hub, tmp_path, monkeypatch
+    trials, draw, cli, tiny_fit_arguments, careless_hub, tmp_path, monkeypatch, capfd
 ):
     planted = draw.sample(PLANTED, len(PLANTED))
     for trial in trials(full=len(planted), fast=2):
@@ -133,14 +153,21 @@ def test_a_planted_secret_is_found_nowhere(
             arguments = tiny_fit_arguments(
                 runs, "-c", file, "--run=a", "--trainer.max_steps=2", *this.flags
             )
+            capfd.readouterr()
             finished = cli(*arguments)
             assert finished.code == this.code, finished.err[-2000:]
             if this.reaches is not None:
                 name, value = this.reaches
                 assert careless_hub.RECEIVED[name] == value
             shown = cli(*arguments, "--print_config")
-            assert hits(this.secret, runs, finished.out, finished.err, shown.out, shown.err) == []
+            # a log's handler may hold the stream that stood there before `cli` redirected it
+            past = capfd.readouterr()
+            texts = [text for part in (finished, shown, past) for text in (part.out, part.err)]
+            assert hits(this.secret, runs, *texts) == []
             if this.code == 0:
+                assert shown.code == 0, shown.err[-2000:]
+                assert f"runs_dir: {runs}" in shown.out
+                assert "class_path: careless_hub.Hub" in shown.out
                 assert "sent with" in finished.out  # it was told, and masked
                 assert "slow answer for" in finished.err
                 assert (runs / "a/report.html").exists()
@@ -148,15 +175,19 @@ def test_a_planted_secret_is_found_nowhere(
 
 
 @row(16)
-def test_a_traceback_shows_no_secret(trials, launch, tiny_fit_arguments, careless_hub, tmp_path):
-    config = hub(api_key=KEY + "e", uri=URI, env="MY_HUB_TOKEN", fails="breaks")
+@pytest.mark.parametrize("fails", ["breaks", "chains", "logs", "late"])
+def test_a_traceback_shows_no_secret(
+    trials, launch, tiny_fit_arguments, careless_hub, tmp_path, fails
+):
+    config = hub(api_key=KEY + "e", uri=URI, env="MY_HUB_TOKEN", fails=fails)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     with trials.one():
         arguments = tiny_fit_arguments(tmp_path / "runs", "-c", tmp_path / "mine.yaml")
         env = {"MY_HUB_TOKEN": "swordfish-5512", "PYTHONPATH": str(tmp_path / "theirs")}
         running = launch(*arguments, env=env)
         assert running.wait() == 1
-        assert "RuntimeError: no answer from https://***@tracking.example/api" in running.err
+        assert "Traceback" in running.err
+        assert "no answer from https://***@tracking.example/api" in running.err
         for secret in (KEY + "e", PASSWORD_OF_URI, "swordfish-5512"):
             assert hits(secret, tmp_path / "runs", running.out, running.err) == []
 

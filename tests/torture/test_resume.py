@@ -67,16 +67,23 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
             assert all(len(digests) == ROWS for digests in rows.values())
 
 
+TORCHRUN, ITSELF = "torchrun", "itself"  # what starts the second process
+
 # Processes and micro-batch of a run, and of the one that goes on with it.
-CHANGES = [((2, 1), (1, 4)), ((1, 4), (2, 4)), ((2, 2), (1, 2)), ((1, 4), (1, 1))]
+CHANGES = [
+    ((2, 1, TORCHRUN), (1, 4, None)),
+    ((1, 4, None), (2, 4, TORCHRUN)),
+    ((2, 2, ITSELF), (1, 2, None)),
+    ((1, 4, None), (1, 1, None)),
+]
 
 
 @row(14)
 def test_another_number_of_devices_or_another_micro_batch_is_the_same_run(
     trials, draw, launch, tiny_fit_arguments, tmp_path
 ):
-    def fit(name, ranks, micro_batch, *more):
-        two = ("--trainer.strategy=ddp", "--trainer.devices=2") if ranks == 2 else ()
+    def fit(name, processes, micro_batch, started_by, *more):
+        two = ("--trainer.strategy=ddp", "--trainer.devices=2") if processes == 2 else ()
         running = launch(
             *tiny_fit_arguments(
                 tmp_path,
@@ -87,12 +94,12 @@ def test_another_number_of_devices_or_another_micro_batch_is_the_same_run(
                 # the same sum (1e-9) into 1e-3 of a step: small steps keep that below 1e-6.
                 *("--model.optimizer.lr=3e-4", "--model.groups.embedding.lr=3e-4", *more),
             ),
-            ranks=ranks,
+            ranks=2 if started_by == TORCHRUN else 1,
         )
         assert running.wait() == 0, running.err
         return tmp_path / name
 
-    whole = fit("whole", 1, 8)
+    whole = fit("whole", 1, 8, None)
     for trial in trials(full=4, fast=1):
         with trial:
             before, after = CHANGES[trial.number]

@@ -39,6 +39,7 @@ def serve() -> list[str]:
             answer = os.fork()
             if answer == 0:
                 return become(**request["start"])
+            codes.pop(answer, None)  # an earlier process had this number
             os.setpgid(answer, request["start"]["group"] or answer)
         else:
             pid = request["poll"]
@@ -69,6 +70,7 @@ def become(
     os.chdir(cwd)
     tempfile.tempdir = None  # TMPDIR may be another one now
     sys.path[0:0] = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.modules["__main__"].__spec__ = None  # else Lightning would start a zygote as second rank
     sys.argv = [str(Path(__file__).parents[2] / "cli.py"), *arguments]
     return arguments
 
