@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from lit_llm.callbacks.nan_guard import NotFinite
 from lit_llm.checkpoint.manifest import MANIFEST
-from lit_llm.checkpoint.space import check_space
 from lit_llm.training.guards import NotSaved, Rewind
+from lit_llm.training.space import check_space
 from lit_llm.training.strategy import Sharded
 
 

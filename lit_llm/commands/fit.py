@@ -49,8 +49,8 @@ from lit_llm.commands.rewinding import rewinding
 from lit_llm.commands.secrets import redact_arguments
 from lit_llm.commands.start import Opening, adopt_checkpoint, adopt_run, where_to_start
 from lit_llm.data.module import TextData
+from lit_llm.planning.possible import refuse_model
 from lit_llm.training.module import LitLLM
-from lit_llm.training.possible import refuse_model
 from lit_llm.training.resume import compare
 
 TRAINER_DEFAULTS = {

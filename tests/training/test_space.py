@@ -9,9 +9,9 @@ from torch import nn
 
 from lit_llm.checkpoint import folder as folders
 from lit_llm.checkpoint.folder import write_folder
-from lit_llm.checkpoint.space import check_space, optimizer_bytes
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.optim.muon import Muon
+from lit_llm.training.space import check_space, optimizer_bytes
 
 Usage = namedtuple("Usage", "total used free")
 

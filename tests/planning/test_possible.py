@@ -6,7 +6,7 @@ import torch
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.optim import Muon
-from lit_llm.training.possible import refuse_model
+from lit_llm.planning.possible import refuse_model
 
 
 def model(optimizer=torch.optim.AdamW, groups=None, **sizes) -> SimpleNamespace:
@@ -58,14 +58,14 @@ def test_the_users_own_optimizer_is_not_tried_out():
 
 
 def test_a_network_may_be_as_large_as_all_machines_together(monkeypatch):
-    monkeypatch.setattr("lit_llm.training.possible.machine_memory", lambda: 10**6)
+    monkeypatch.setattr("lit_llm.planning.possible.machine_memory", lambda: 10**6)
     sizes = {"d_model": 128, "n_head": 2, "d_ff": 512, "n_layer": 10, "vocab_size": 64}
     with pytest.raises(ValueError, match="this machine has 0 GB"):
         refuse_model(model(**sizes))  # 2 to 3 million parameters; four times 1 MB is the limit
     with pytest.raises(ValueError, match="2 machines like this one have"):
         refuse_model(model(**sizes), nodes=2)
     refuse_model(model(**sizes), nodes=4)
-    monkeypatch.setattr("lit_llm.training.possible.machine_memory", lambda: None)
+    monkeypatch.setattr("lit_llm.planning.possible.machine_memory", lambda: None)
     refuse_model(model(**sizes))  # where nobody knows
 
 
