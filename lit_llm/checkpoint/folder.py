@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def begin(target: Path, *, replace: bool = False, bytes_needed: int = 0) -> Path
     temporary = temporary_beside(target)
     with explained(target, bytes_needed):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(target.parent).free < bytes_needed:
+        if free_bytes(target.parent) < bytes_needed:
             raise OSError(errno.ENOSPC, "asked before the first byte is written")
         temporary.mkdir()
     return temporary
@@ -104,7 +105,7 @@ def explained(target: Path, bytes_needed: int) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             raise SaveFailed(errno.EFBIG, _file_too_large(target, bytes_needed)) from error
         try:
-            free = shutil.disk_usage(target.parent).free  # before this save's space is given back
+            free = free_bytes(target.parent)  # before this save's space is given back
         except OSError:
             free = None
         if _tells_disk_full(error, free):
@@ -150,6 +151,12 @@ def clean_leftovers(run_dir: Path) -> list[Path]:
             continue
         cleaned.append(path)
     return cleaned
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that the folder's file system still takes; without end where it does not say."""
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total or usage.free else sys.maxsize  # some over a network: 0 of 0
 
 
 def is_unfinished(folder: Path) -> bool:

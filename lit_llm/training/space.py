@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import shutil
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_llm.checkpoint.find import checkpoints
-from lit_llm.checkpoint.folder import file_size_limit
+from lit_llm.checkpoint.folder import file_size_limit, free_bytes
 from lit_llm.checkpoint.manifest import CheckpointError, listed
 from lit_llm.optim.known import is_known
 
@@ -49,7 +48,7 @@ def check_space(
     while not room.exists():
         room = room.parent
     there = _held(folder)
-    free = shutil.disk_usage(room).free
+    free = free_bytes(room)
     missing = max(needed, TWO * needed - there)  # one more in any case
     if free < missing:
         beside = f" beside the {there:,} that are there" if there else ""

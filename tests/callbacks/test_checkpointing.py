@@ -209,7 +209,7 @@ def test_a_later_folder_that_lost_its_manifest_is_set_aside_too(save, run):
 
 
 def test_a_run_whose_checkpoints_would_not_fit_does_not_begin(save, run, tiny_lm, monkeypatch):
-    free = SimpleNamespace(free=100)
+    free = SimpleNamespace(total=10**12, free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     size = sum(parameter.nbytes for parameter in tiny_lm().parameters())
     count = len(list(tiny_lm().parameters()))

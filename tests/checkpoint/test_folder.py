@@ -1,9 +1,11 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from lit_llm.checkpoint.folder import (
     begin,
     clean_leftovers,
     finish,
+    free_bytes,
     is_unfinished,
     remove_folder,
     write_folder,
@@ -166,6 +169,7 @@ def test_several_writers_begin_and_finish_as_one_does(tmp_path):
 FULL_DISK = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 from safetensors.torch import save_file
 from lit_llm.checkpoint.folder import write_folder
@@ -289,3 +293,12 @@ def test_what_cannot_be_removed_is_said_and_ends_nothing(tmp_path, monkeypatch):
     assert (target / "content.txt").read_text() == "new"
     assert len(clean_leftovers(tmp_path)) == 2
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("total", "free", "known"), [(100, 7, 7), (100, 0, 0), (0, 0, None)])
+def test_a_file_system_that_does_not_tell_its_size_is_not_full(
+    tmp_path, monkeypatch, total, free, known
+):
+    usage = SimpleNamespace(total=total, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert free_bytes(tmp_path) == (sys.maxsize if known is None else known)
