@@ -76,9 +76,11 @@ def end(parent: int, rank: int, seconds: float, dump: int) -> None:
         if f"-I -S {__file__} " in command:  # that of another rank, which this one has started
             continue
         say(f"\n--- pid {pid}: {' '.join(command.split()[:3])}")  # flags may hold secrets
+        # First it goes on: a signal that a stopped process finds waiting is taken by any of its
+        # threads, and the others' stacks then change while they are printed.
+        send(pid, signal.SIGCONT)
         send(pid, dump)
-        send(pid, signal.SIGCONT)  # one that is stopped prints where it was stopped
-        time.sleep(min(0.5, DUMP_SECONDS / len(family)))
+        time.sleep(min(1.5, DUMP_SECONDS / len(family)))
     say(
         f"\nwatchdog: process {rank} (pid {parent}) is killed, see above where it was.\n"
         "The run can go on from its last checkpoint: start it again with --ckpt_path last"
