@@ -19,7 +19,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     `target` in the meantime its folder stays: both hold the same, or they would have different
     names.
     """
-    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = _beside(target)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -48,7 +48,7 @@ def sync(path: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Delete a folder; a killed process leaves no half of it under its name."""
-    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = _beside(folder)
     folder.rename(temporary)
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -57,3 +57,7 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half done. Call it only where no other process writes."""
     for path in folder.glob("*/*.tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f"{target.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")

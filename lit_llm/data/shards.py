@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from lit_llm.data.atomic import new_folder
+from lit_llm.data.sealed import sha256
 
 FORMAT = 1
 SHARD_TOKENS = 2**28  # 512 MiB as uint16
@@ -79,12 +80,11 @@ class Shards:
             ValueError: a file is not what was written.
         """
         for name, file in self._files.items():
-            with (self.folder / name).open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() != file["sha256"]:
-                    raise ValueError(
-                        f"{self.folder / name}: SHA-256 differs from the manifest's: "
-                        f"delete {self.folder} and prepare again"
-                    )
+            if sha256(self.folder / name) != file["sha256"]:
+                raise ValueError(
+                    f"{self.folder / name}: SHA-256 differs from the manifest's: "
+                    f"delete {self.folder} and prepare again"
+                )
 
     def check(self) -> None:
         """Read every file, and see that the numbers in it are possible.
