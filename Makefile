@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all torture parity lint clean
+.PHONY: help install quickstart test test-all torture parity bench bench-long lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,10 +29,21 @@ torture: install ## kills, full disks, rotten files, bad input: is anything lost
 parity: install ## 20 steps under every strategy and precision: do they train alike?
 	$(BIN)/python cli.py parity
 
+bench: install .venv-peers/installed ## speed beside the peers on the CPU, about 25 minutes; NANOGPT=checkout
+	$(BIN)/python -m benchmarks.bench $(TABLES)
+
+bench-long: install .venv-peers/installed ## what takes hours: a loss of 1.50, 1 GB of text, a soak
+	$(BIN)/python -m benchmarks.bench --long
+
+.venv-peers/installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@touch $@
+
 lint: install ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean: ## remove .venv and the cache of prepared data; runs stay
-	rm -rf .venv .cache
+	rm -rf .venv .venv-peers .cache

@@ -67,4 +67,4 @@ if [ -n "$missing" ]; then
 fi
 
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-GPU_COMMAND="benchmarks/gpu.sh $part" "$python" -m "benchmarks.gpu_$part"
+BENCH_COMMAND="benchmarks/gpu.sh $part" "$python" -m "benchmarks.gpu_$part"

@@ -21,11 +21,11 @@ from benchmarks.measuring import (
     Clock,
     copy_bandwidth,
     device,
+    gpu_result,
     network,
     out_of_memory,
     seconds_of,
 )
-from benchmarks.result import Result
 from lit_llm.generation import Sampling, generate
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
@@ -42,7 +42,7 @@ Run = Callable[[torch.Tensor, int], None]
 def main() -> None:
     clock = Clock()
     columns = ("name", "batch", "tokens_per_second", "ms_per_step", "share_of_bound", "prefill_ms")
-    result = Result("decode", columns)
+    result = gpu_result("decode", columns)
     bandwidth = copy_bandwidth(device())
     result.settings(prompt=PROMPT, new_tokens=NEW, copy_bytes_per_second=bandwidth)
     print(f"  a large copy moves {bandwidth / 1e12:.3g} TB/s")

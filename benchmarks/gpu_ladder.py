@@ -15,12 +15,12 @@ from benchmarks.measuring import (
     Clock,
     Failed,
     fit,
+    gpu_result,
     mfu,
     network,
     out_of_memory,
     speed_run,
 )
-from benchmarks.result import Result
 from lit_llm.model.size import flops_per_token
 
 STEPS = (1, 1, 3) if DRY else (20, 10, 3)
@@ -52,7 +52,7 @@ RUNGS: list[tuple[str, list[str], list[str], dict[str, str]]] = [
 def main() -> None:
     clock = Clock()
     columns = ("name", "micro_batch", "tokens_per_second", "mfu", "peak_gb", "first_step_seconds")
-    result = Result("ladder", columns)
+    result = gpu_result("ladder", columns)
     result.settings(network="gpt-124m", seq_len=SEQ_LEN, steps=STEPS)
     for name, files, flags, env in RUNGS:
         if clock.left < 30:

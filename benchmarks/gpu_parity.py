@@ -20,6 +20,7 @@ from benchmarks.measuring import (
     Clock,
     Failed,
     fit,
+    gpu_result,
     run,
     speed_run,
 )
@@ -49,7 +50,7 @@ DRY_PARITY = [
 
 def main() -> None:
     clock = Clock()
-    result = Result("parity", ("name", "found", "expected", "ok"))
+    result = gpu_result("parity", ("name", "found", "expected", "ok"))
     with tempfile.TemporaryDirectory() as folder:
         for part in (_tests, _plans, _strategies):
             try:

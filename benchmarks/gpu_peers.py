@@ -33,11 +33,11 @@ from benchmarks.measuring import (
     VOCABULARY,
     Clock,
     device,
+    gpu_result,
     network,
     seconds_of,
 )
 from benchmarks.random_tokens import RandomTokens
-from benchmarks.result import Result
 from benchmarks.stretches import wait
 from lit_llm.callbacks.csv_log import CSVLog
 from lit_llm.callbacks.nan_guard import NanGuard
@@ -65,7 +65,7 @@ def main() -> None:
     clock = Clock()
     quiet_libraries()
     columns = ("name", "tokens_per_second", "ratio", "least", "most")
-    result = Result("peers", columns)
+    result = gpu_result("peers", columns)
     result.settings(network="gpt-124m", rows=ROWS, seq_len=SEQ_LEN, steps=STEPS, compiled=COMPILE)
     turns: dict[str, Turn] = {}
     for name, prepare in CONTENDERS.items():

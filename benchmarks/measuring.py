@@ -17,11 +17,12 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks.result import ROOT, Result
+from benchmarks.rounds import last_words
 from benchmarks.stretches import wait
 from lit_llm.model.config import GPTConfig
 from lit_llm.planning.peak_flops import device_name, peak_bf16_flops
 
-ROOT = Path(__file__).parents[1]
 DRY = os.environ.get("GPU_DRY_RUN") == "1"
 COMPILE = not DRY or os.environ.get("GPU_DRY_RUN_COMPILE") == "1"  # takes half a minute on a CPU
 VOCABULARY = 200 if DRY else 50_257  # GPT-2's
@@ -45,6 +46,11 @@ def device() -> torch.device:
         print("error: PyTorch sees no GPU here; GPU_DRY_RUN=1 tries it on the CPU", file=sys.stderr)
         sys.exit(2)
     return torch.device("cuda")
+
+
+def gpu_result(part: str, columns: Sequence[str]) -> Result:
+    """Where the rows of a part go."""
+    return Result(f"gpu-{part}", columns, device(), DRY)
 
 
 def mfu(tokens_per_second: float, flops_per_token: int) -> float | None:
@@ -153,13 +159,6 @@ def run(arguments: Sequence[str], *, seconds: float, **env: str) -> str:
     if process.returncode:
         raise Failed(last_words(err or out))
     return out
-
-
-def last_words(text: str) -> str:
-    """The line of an output that says what went wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or line.startswith("error:")]
-    return (errors or lines or ["it said nothing"])[-1][:300]
 
 
 # -- clocks ----------------------------------------------------------------------------------------
