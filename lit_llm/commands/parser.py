@@ -15,7 +15,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lit_llm.commands.blame import refusal
 from lit_llm.commands.classes import refuse_strange
 from lit_llm.commands.compose import Configuration
-from lit_llm.commands.secrets import is_masked, redact, remember, remember_arguments
+from lit_llm.commands.secret_kinds import is_masked
+from lit_llm.commands.secrets import redact, remember, remember_arguments
 
 
 class ParseError(ValueError):

@@ -1,11 +1,8 @@
-"""Secrets: what is one, and how it stays out of everything that a run writes or prints.
+"""Secrets stay out of everything that a run writes or prints.
 
-A key for a logger or a hub has to reach the object that needs it, and nothing else: not the run's
-folder, not its checkpoints, not the terminal. Two rules find it: the name of its key (`api_key`,
-`hf_token`, `password`), and its shape (`hf_...`, `sk-...`, user:password@ in an address). Where
-the name is ambiguous (`doc_token`, `auth`), both: its value has to look random.
-What was found once in files, flags or the environment is also left out of all later output,
-whatever sentence it stands in. So a word of English, a path or a setting must not be taken for one.
+A key has to reach the object that needs it, and nothing else: not the run's folder, not its
+checkpoints, not the terminal. Configurations are copied without them, and what was found once in
+files, flags or the environment is left out of all later output.
 
 Imports nothing heavy: error messages pass through here.
 """
@@ -22,110 +19,21 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-MASK = "***"
+from lit_llm.commands.secret_kinds import (
+    MASK,
+    OF_A_SERVICE,
+    SCHEME,
+    SHAPES,
+    is_mask,
+    is_secret,
+    is_secret_name,
+    is_secret_number,
+    looks_random,
+    may_be_secret,
+    words_of,
+)
 
-# -- what is a secret ----------------------------------------------------------------------------
-
-ALWAYS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
-ALWAYS |= {"apikey", "authorization", "pwd"}
-OF_A_SERVICE = {"api", "access", "private", "account", "storage", "service", "deploy", "client"}
-OF_A_SERVICE |= {"wandb", "hf", "hub", "huggingface", "github", "gitlab", "git", "aws", "azure"}
-OF_A_SERVICE |= {"google", "openai", "anthropic", "mlflow", "neptune", "comet", "databricks"}
-KEYS_OF = {"auth", "signing", "encryption", "license", "master", "shared", "ssh"} | OF_A_SERVICE
-TOKENS_OF = {"auth", "oauth", "bearer", "refresh", "session", "security", "jwt"} | OF_A_SERVICE
-BY_THEIR_LOOKS = {"token", "key", "auth", "cookie"}  # a tokenizer, a corpus may have such settings
-NO_SECRET_AT_THE_END = {"file", "path", "dir", "folder", "name", "type", "kind", "mode"}
-OF_A_TOKENIZER = {"bos", "eos", "pad", "unk", "mask", "sep", "cls", "stop", "end", "begin", "start"}
-OF_A_TOKENIZER |= {"special", "per", "new", "image"}
-NO_SECRET_IN_HEX = {"revision", "commit", "sha", "hash", "version", "fingerprint", "digest", "id"}
-NO_SECRET_IN_HEX |= {"rev", "ref", "checksum", "tag", "tree", "branch", "md", "etag"}
 SHORTEST = 6  # a shorter one could be a part of any word: its key hides it, and nothing else
-
-# The group is the secret; without one it is the whole.
-SHAPES = [
-    re.compile(pattern)
-    for pattern in (
-        r"\bhf_[A-Za-z0-9]{16,}",  # Hugging Face
-        # OpenAI, Anthropic and others; `sk-` begins the name of many a file in Slovak too
-        r"\b(?:sk|pk|rk)-(?=[\w-]*\d)(?=[\w-]*[A-Z])(?=[\w-]*[A-Za-z0-9]{16})[\w-]{20,}",
-        r"\b(?:sk|pk|rk)-(?:[a-z0-9]+-)*[0-9a-f]{32,}",
-        r"\bwandb_v\d_[A-Za-z0-9_]{16,}",
-        r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # Amazon
-        r"\bAIza[0-9A-Za-z_-]{30,}",  # Google
-        r"\b(?:gh[opsur]_|github_pat_|glpat-|xox[abprs]-)[A-Za-z0-9_-]{16,}",
-        r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+",  # a JSON web token
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-        # "basic arithmetic" is none: a header's name comes first, or it begins a text and is random
-        r"(?i:\bauthorization\b['\"]?\s*[:=]\s*['\"]?(?:bearer|basic|token))\s+"
-        r"((?=[a-z.]*[A-Z0-9_~+/=-])[\w.~+/=-]{8,})",
-        r"(?:^|['\"])(?i:bearer|basic)\s+"
-        r"((?=[\w.~+/=-]*\d)(?=[\w.~+/=-]*[A-Z])[\w.~+/=-]{20,})",
-        r"://([^/\s:@'\"]*:[^/\s@'\"]+)@",  # user:password@host
-        r"://([^/\s:@'\"]{16,})@",  # token@host
-        r"(?i)[?&;](?:[\w-]*(?:token|key|secret|password|signature|sig))=([^&;\s'\"]{6,})",
-        r"(?i)\b(?:AccountKey|SharedAccessKey|Password|Pwd)=([^;&\s'\"]+)",
-    )
-]
-SCHEME = re.compile(r"(?i)^(?:bearer|basic|token)\s+")  # of a header, before its secret
-HEX_40 = re.compile(r"[0-9a-f]{40}")  # a key of Weights & Biases, or a commit of git
-IN_BRACKETS = re.compile(r"<.*>|\[.*\]")
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a text under this name is a secret, by the name alone.
-
-    The last word decides: `hf_token` and `token` are one, `doc_token`, `token_bytes`,
-    `max_new_tokens`, `tokenizer`, `state_key` and `password_file` are none.
-    """
-    words = _words(name)
-    if not words or words[-1] in NO_SECRET_AT_THE_END:
-        return False
-    *before, last = words
-    if ALWAYS & set(words):
-        return True
-    if last == "key":
-        return bool(before) and before[-1] in KEYS_OF
-    return last == "token" and (not before or bool(TOKENS_OF & set(before)))
-
-
-def _is_secret(name: str, value: str) -> bool:
-    if not value or _is_mask(value):
-        return False
-    words = _words(name)
-    if words[-1:] == ["token"] and IN_BRACKETS.fullmatch(value):
-        return False  # a control token, such as <|end|>
-    if is_secret_name(name):
-        return True
-    if _may_be_secret(words):
-        return _looks_random(value, 16)
-    return bool(HEX_40.fullmatch(value)) and not NO_SECRET_IN_HEX & set(words)
-
-
-def _may_be_secret(words: Sequence[str]) -> bool:
-    return bool(BY_THEIR_LOOKS & set(words[-1:])) and not OF_A_TOKENIZER & set(words)
-
-
-def _looks_random(value: str, shortest: int) -> bool:
-    """Letters and digits in one piece: no word, no sentence, no path."""
-    mixed = re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[^\s/]+", value)
-    return len(value) >= shortest and bool(mixed)
-
-
-def _words(name: str) -> list[str]:
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
-    words = [word.lower() for word in words]
-    return words[:-1] if words[-2:] == ["key", "id"] else words  # AWS_ACCESS_KEY_ID
-
-
-def is_masked(value: Any) -> bool:
-    """Whether a secret stood in a setting before it was left out."""
-    return isinstance(value, str) and MASK in value
-
-
-def _is_mask(value: str) -> bool:
-    """Whether all of it was left out."""
-    return len(value) >= len(MASK) and set(value) == {"*"}
-
 
 # -- leaving them out ------------------------------------------------------------------------------
 
@@ -152,15 +60,10 @@ def redact(tree: Any, name: str = "", *, inside: bool = False) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(redact(item, name, inside=inside) for item in tree)
     if isinstance(tree, int) and not isinstance(tree, bool):
-        return MASK if _is_secret_number(name) else tree
+        return MASK if is_secret_number(name) else tree
     if not isinstance(tree, str):
         return tree
-    return MASK if tree and (inside or _is_secret(name, tree)) else _redact_shapes(tree)
-
-
-def _is_secret_number(name: str) -> bool:
-    """A password may be a number; `secrets_per_batch` is one and no secret."""
-    return bool(ALWAYS & set(_words(name)[-1:]))
+    return MASK if tree and (inside or is_secret(name, tree)) else _redact_shapes(tree)
 
 
 def redact_text(text: str) -> str:
@@ -193,7 +96,7 @@ def _redact_shapes(text: str) -> str:
 
 def _mask_match(match: re.Match[str]) -> str:
     group = 1 if match.re.groups else 0
-    if _is_mask(match[group]):
+    if is_mask(match[group]):
         return match[0]
     start, end = match.start(group) - match.start(), match.end(group) - match.start()
     return match[0][:start] + MASK + match[0][end:]
@@ -247,7 +150,7 @@ _known: set[str] = set()
 def remember(tree: Any) -> None:
     """Learn the secrets of a configuration, so that no later output shows them."""
     for name, value, inside in _texts(tree):
-        if inside or _is_secret(name, value):
+        if inside or is_secret(name, value):
             _learn(value)
             _learn(SCHEME.sub("", value))
         for shape in SHAPES:
@@ -273,16 +176,16 @@ def remember_environment(environment: Mapping[str, str] = os.environ) -> None:
     for name, value in environment.items():
         if _is_path(value):
             continue
-        words = _words(name)
-        is_random = _looks_random(value, 8)
+        words = words_of(name)
+        is_random = looks_random(value, 8)
         known = bool(OF_A_SERVICE & set(words)) or is_random or len(value) >= 16
         remember({name if known else "": value})
-        if is_random and _may_be_secret(words):
+        if is_random and may_be_secret(words):
             _learn(value)
 
 
 def _learn(secret: str) -> None:
-    if len(secret) >= SHORTEST and not _is_mask(secret):
+    if len(secret) >= SHORTEST and not is_mask(secret):
         _known.update((secret, quote(secret, safe="")))
 
 
@@ -304,7 +207,7 @@ def _texts(tree: Any, name: str = "", inside: bool = False) -> Iterator[tuple[st
             yield from _texts(item, name, inside)
     elif isinstance(tree, str):
         yield name, tree, inside
-    elif isinstance(tree, int) and not isinstance(tree, bool) and _is_secret_number(name):
+    elif isinstance(tree, int) and not isinstance(tree, bool) and is_secret_number(name):
         yield name, str(tree), True
 
 
