@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from transformers.generation import logits_process as processors
 
 from lit_llm.generation.sampling import (
     Sampling,
@@ -79,7 +80,6 @@ def test_repetition_makes_seen_tokens_less_likely_whatever_their_sign():
 
 @pytest.mark.parametrize("value", [0.03, 0.5, 0.9])
 def test_filters_and_penalty_equal_those_of_transformers(value):
-    processors = pytest.importorskip("transformers.generation.logits_process")
     generator = torch.Generator().manual_seed(7)
     logits = 3 * torch.randn(B, V, generator=generator)
     prompt = torch.randint(V, (B, 12), generator=generator)
@@ -98,7 +98,6 @@ def test_filters_and_penalty_equal_those_of_transformers(value):
 
 def test_all_settings_together_equal_transformers_in_order():
     """The penalty comes first, temperature next, and each filter sees what the last one left."""
-    processors = pytest.importorskip("transformers.generation.logits_process")
     generator = torch.Generator().manual_seed(8)
     logits = 3 * torch.randn(B, V, generator=generator)
     prompt = torch.randint(V, (B, 12), generator=generator)

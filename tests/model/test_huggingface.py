@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+import transformers
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
-
-transformers = pytest.importorskip("transformers")
 
 NAMES = {
     "embed.": "model.embed_tokens.",

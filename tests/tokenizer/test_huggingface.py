@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, processors
 
 from lit_llm.tokenizer import SPECIAL, ChatTemplate, HuggingFace, Message
-
-tokenizers = pytest.importorskip("tokenizers")
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
+from tests.tokenizer import made
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEXTS = [
@@ -36,36 +36,11 @@ INJECTIONS = [
 
 
 def byte_level(path: Path, *, regex: bool = True, special: list[str] = CONTROL) -> str:
-    """A tokenizer.json like GPT-2's."""
-    library = tokenizers.Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
-    library.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    library.train_from_iterator(TEXTS, trainer)
-    library.save(str(path))
-    return str(path)
+    return made.byte_level(path, TEXTS, 300, special, regex=regex)
 
 
 def unigram(path: Path) -> str:
-    """A tokenizer.json like T5's: its vocabulary itself holds the control tokens."""
-    library = tokenizers.Tokenizer(models.Unigram())
-    library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    library.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=90,
-        special_tokens=["<pad>", "</s>", "<unk>", "<s>"],
-        unk_token="<unk>",
-        initial_alphabet=list("<>/|_\n"),
-        show_progress=False,
-    )
-    library.train_from_iterator(TEXTS, trainer)
-    library.save(str(path))
-    return str(path)
+    return made.unigram(path, TEXTS, 90, ["<pad>", "</s>", "<unk>", "<s>"], "<>/|_\n")
 
 
 def llama(path: Path) -> str:

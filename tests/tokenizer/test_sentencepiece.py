@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers  # reads tokenizer.model by protobuf
 import sentencepiece as spm
 
 from lit_llm.tokenizer import SPECIAL, HuggingFace, SentencePiece, Tokenizer
@@ -356,8 +357,6 @@ def test_a_symbol_that_can_be_typed_is_no_control_token(tmp_path):
 
 def test_transformers_llama_tokenizer_and_our_reader_of_its_json_give_the_same_ids(bpe, tmp_path):
     """So that an exported model reads text as the trained one did."""
-    pytest.importorskip("google.protobuf")  # transformers reads tokenizer.model with it
-    transformers = pytest.importorskip("transformers")
     bpe.save(tmp_path)
     llama = transformers.LlamaTokenizer.from_pretrained(
         tmp_path, legacy=False, add_prefix_space=False, split_special_tokens=True

@@ -6,9 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tokenizers
 import transformers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lit_llm.data.corpus import Conversations, Jsonl, TextFiles
 from lit_llm.data.prepare import prepare
@@ -17,6 +15,7 @@ from lit_llm.data.shards import Shards
 from lit_llm.tokenizer import SPECIAL, ChatTemplate, HuggingFace, Message, SentencePiece
 from lit_llm.tokenizer.base import SPACE, SPELLINGS
 from lit_llm.training.predictor import Predictor
+from tests.tokenizer import made
 from tests.torture.rows import row
 
 OWN = ("<unk>", *(SPELLINGS[name][0] for name in SPECIAL))
@@ -66,36 +65,12 @@ def control_ids(tokenizer) -> set[int]:
 
 
 def byte_level(path: Path) -> str:
-    """A tokenizer.json like Llama 3's and Qwen's, with all of these as special tokens."""
-    library = tokenizers.Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=[*OWN, *FOREIGN],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    library.train_from_iterator(TYPED, trainer)
-    library.save(str(path))
-    return str(path)
+    return made.byte_level(path, TYPED, 600, (*OWN, *FOREIGN))
 
 
 def unigram(path: Path) -> str:
-    """A tokenizer.json like T5's, whose vocabulary itself holds the control tokens."""
-    library = tokenizers.Tokenizer(models.Unigram())
-    library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    library.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=400,
-        special_tokens=[*OWN, *FOREIGN],
-        unk_token="<unk>",
-        initial_alphabet=sorted(set("".join(TYPED)) - {" "}),
-        show_progress=False,
-    )
-    library.train_from_iterator(TYPED, trainer)
-    library.save(str(path))
-    return str(path)
+    alphabet = "".join(TYPED).replace(" ", "")
+    return made.unigram(path, TYPED, 400, (*OWN, *FOREIGN), alphabet)
 
 
 @pytest.fixture(scope="module")
