@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import transformers  # reads tokenizer.model by protobuf
 import sentencepiece as spm
+import transformers  # reads tokenizer.model by protobuf
 
 from lit_llm.tokenizer import SPECIAL, HuggingFace, SentencePiece, Tokenizer
 
