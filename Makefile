@@ -29,15 +29,16 @@ torture: install ## kills, full disks, rotten files, bad input: is anything lost
 parity: install ## 20 steps under every strategy and precision: do they train alike?
 	$(BIN)/python cli.py parity
 
-bench: install .venv-peers/installed ## speed beside the peers on the CPU, about 25 minutes; NANOGPT=checkout
+bench: install .venv-peers/installed ## speed beside the peers on the CPU, about 25 minutes; NANOGPT=checkout SHAKESPEARE=text
 	$(BIN)/python -m benchmarks.bench $(TABLES)
 
 bench-long: install .venv-peers/installed ## what takes hours: a loss of 1.50, 1 GB of text, a soak
 	$(BIN)/python -m benchmarks.bench --long
 
-.venv-peers/installed: benchmarks/peers/requirements.txt
+.venv-peers/installed: benchmarks/peers/requirements.txt benchmarks/peers/requirements-alone.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements-alone.txt
 	@touch $@
 
 lint: install ## format, lint and types

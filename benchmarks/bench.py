@@ -26,6 +26,7 @@ TABLES = (
     "tokenize-and-pack",
     "memory",
     "train-throughput",
+    "step-time",
     "prefill",
     "decode",
     "time-to-loss",

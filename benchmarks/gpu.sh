@@ -2,19 +2,21 @@
 # Measure on one GPU what cannot be measured without one; see docs/gpu.md:
 #
 #   benchmarks/gpu.sh parity    does a GPU compute what the CPU does, in the memory that was planned?
-#   benchmarks/gpu.sh ladder    tokens per second from plain float32 to compiled bfloat16
+#   benchmarks/gpu.sh ladder    tokens per second from plain float32 to full speed, rung by rung
+#   benchmarks/gpu.sh large     how much of the device a network of 1.1B parameters uses
 #   benchmarks/gpu.sh peers     the same training step beside those of others
 #   benchmarks/gpu.sh decode    generation, beside what the memory's bandwidth allows
 #
-# GPU_DRY_RUN=1 tries a part with tiny sizes on the CPU. Each part ends within GPU_SECONDS (450) and
-# writes OUT (benchmarks/results) /gpu-PART.json. Nothing is downloaded.
+# GPU_DRY_RUN=1 tries a part with tiny sizes on the CPU. Each part ends within GPU_SECONDS (450),
+# writes OUT (benchmarks/results) /gpu-PART.json, says how many of its bars of benchmarks/bars.yaml
+# are met, and ends with exit code 1 if not all are. Nothing is downloaded.
 set -euo pipefail
 
 part=${1:-}
 case $part in
-  parity | ladder | peers | decode) ;;
+  parity | ladder | large | peers | decode) ;;
   *)
-    echo "usage: benchmarks/gpu.sh parity|ladder|peers|decode" >&2
+    echo "usage: benchmarks/gpu.sh parity|ladder|large|peers|decode" >&2
     exit 2
     ;;
 esac
@@ -32,6 +34,11 @@ needed="jsonargparse=jsonargparse docstring-parser=docstring_parser typeshed-cli
 [ "$part" = parity ] && needed="$needed pytest=pytest pluggy=pluggy iniconfig=iniconfig
   tensorboard=tensorboard absl-py=absl grpcio=grpc markdown=markdown pillow=PIL protobuf=google.protobuf
   tensorboard-data-server=tensorboard_data_server werkzeug=werkzeug"
+# What it can do without: it is installed from its wheel where there is one.
+wheels=${WHEELS:-.whl}
+for peer in litgpt transformers; do
+  compgen -G "$wheels/$peer-*.whl" >/dev/null && needed="$needed $peer=$peer"
+done
 # shellcheck disable=SC2086
 missing=$("$python" - $needed <<'PYTHON'
 import sys
@@ -50,7 +57,6 @@ PYTHON
 )
 
 if [ -n "$missing" ]; then
-  wheels=${WHEELS:-.whl}
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   if [ ! -d "$wheels" ]; then
     echo "missing: $missing; where there is a network: python3 -m pip download --no-deps" \

@@ -1,24 +1,30 @@
 """Generation by gpt-124m in bfloat16, beside what the memory's bandwidth allows.
 
-Each new token needs every weight and every key and value so far, once per step: these bytes over
-the bandwidth of a large copy, measured here, are the least time that a step can take. A step is
-timed as the difference between many new tokens and one, so reading the prompt is not part of it.
+Our network generates as it was trained, and as a copy whose step of one prompt is compiled; bars
+are of the faster one. Each new token needs every weight and every key and value so far, once per
+step: these bytes over the bandwidth of a large copy, measured here, are the least time that a step
+can take. A step is timed as the difference between many new tokens and one, so reading the prompt
+is not part of it.
 Weights are random: what is generated means nothing and takes as long.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.gpu_peers import NotHere, llama_config
+from benchmarks.gpu_contenders import NotHere, peer_network
 from benchmarks.measuring import (
+    COMPILE,
     DRY,
     VOCABULARY,
     Clock,
+    all_met,
     copy_bandwidth,
     device,
     gpu_result,
@@ -26,14 +32,17 @@ from benchmarks.measuring import (
     out_of_memory,
     seconds_of,
 )
-from lit_llm.generation import Sampling, generate
+from benchmarks.result import Result
+from benchmarks.rounds import ratios
+from lit_llm.generation import Decoding, Sampling, fast_copy, generate
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.model.size import size
 
 BATCHES = (1, 2) if DRY else (1, 8, 64)
 PROMPT, NEW = (8, 8) if DRY else (128, 256)
-REPEATS = 1 if DRY else 3
+ROUNDS = 1 if DRY else 5
+GREEDY = {"do_sample": False, "use_cache": True}
 
 Run = Callable[[torch.Tensor, int], None]
 """Continues prompts_BT by so many tokens."""
@@ -46,43 +55,68 @@ def main() -> None:
     bandwidth = copy_bandwidth(device())
     result.settings(prompt=PROMPT, new_tokens=NEW, copy_bytes_per_second=bandwidth)
     print(f"  a large copy moves {bandwidth / 1e12:.3g} TB/s")
-    for name, prepare in {"lit-llm": _ours, "transformers": _transformers}.items():
+    runs: dict[str, Run] = {}
+    for name, prepare in CONTENDERS.items():
         try:
-            run = prepare()
+            runs[name] = prepare()
         except NotHere as reason:
             result.not_run(name, str(reason))
+    for batch in BATCHES:
+        if clock.left < 60:
+            result.not_run(f"batch {batch}", "the time is up")
             continue
-        for batch in BATCHES:
-            if clock.left < 20:
-                result.not_run(f"{name}, batch {batch}", "the time is up")
-                continue
-            try:
-                result.add(name=name, batch=batch, **_measure(run, batch, bandwidth))
-            except Exception as error:
-                if name == "lit-llm" and not out_of_memory(error):
-                    raise
-                words = f"{type(error).__name__}: {str(error)[:200]}"
-                result.not_run(f"{name}, batch {batch}", words)
+        steps = _measure(runs, batch, bandwidth, result)
+        both = [steps[name] for name in (OURS, COMPILED) if name in steps]
+        if not both:
+            continue
+        ours = min(both, key=statistics.median)
+        if batch == BATCHES[0]:
+            least = bytes_per_step(batch) / bandwidth
+            result.bar("batch-1-bandwidth", [least / step for step in ours])
+        if batch == BATCHES[-1] and THEIRS in steps:
+            result.bar("batch-64-transformers", ratios(steps[THEIRS], ours))
     result.show()
     print("share_of_bound: least time of a step by bandwidth / its time")
+    sys.exit(0 if all_met(result) else 1)
 
 
-def _measure(run: Run, batch: int, bandwidth: float) -> dict[str, Any]:
+def _measure(
+    runs: dict[str, Run], batch: int, bandwidth: float, result: Result
+) -> dict[str, list[float]]:
+    """Let all take turns; seconds of a step in each round, by name."""
     generator = torch.Generator().manual_seed(batch)
     prompts_BT = torch.randint(VOCABULARY, (batch, PROMPT), generator=generator)
-    run(prompts_BT, 2)  # finds its kernels
-    prefill = [seconds_of(lambda: run(prompts_BT, 1), device()) for _ in range(REPEATS)]
-    whole = [seconds_of(lambda: run(prompts_BT, NEW), device()) for _ in range(REPEATS)]
-    step = (statistics.median(whole) - statistics.median(prefill)) / (NEW - 1)
+    there = {}
+    for name, run in runs.items():
+        try:
+            run(prompts_BT, NEW)  # finds its kernels, compiles
+            there[name] = run
+        except Exception as error:
+            if name == OURS and not out_of_memory(error):
+                raise
+            words = f"{type(error).__name__}: {str(error)[:200]}"
+            result.not_run(f"{name}, batch {batch}", words)
+    firsts: dict[str, list[float]] = {name: [] for name in there}
+    steps: dict[str, list[float]] = {name: [] for name in there}
+    for _ in range(ROUNDS):
+        for name, run in there.items():
+            first, whole = (seconds_of(partial(run, prompts_BT, new), device()) for new in (1, NEW))
+            firsts[name].append(first)
+            steps[name].append((whole - first) / (NEW - 1))
     least = bytes_per_step(batch) / bandwidth
-    return {
-        "tokens_per_second": batch / step,
-        "ms_per_step": 1e3 * step,
-        "share_of_bound": least / step,
-        "prefill_ms": 1e3 * statistics.median(prefill),
-        "least_ms_per_step": 1e3 * least,
-        "seconds": {"one_token": prefill, "all": whole},
-    }
+    for name in there:
+        step = statistics.median(steps[name])
+        result.add(
+            name=name,
+            batch=batch,
+            tokens_per_second=batch / step,
+            ms_per_step=1e3 * step,
+            share_of_bound=least / step,
+            prefill_ms=1e3 * statistics.median(firsts[name]),
+            least_ms_per_step=1e3 * least,
+            rounds=steps[name],
+        )
+    return steps
 
 
 def bytes_per_step(batch: int) -> int:
@@ -92,35 +126,39 @@ def bytes_per_step(batch: int) -> int:
     return weights + batch * (PROMPT + NEW // 2) * counts.cache_bytes_per_token
 
 
-def _ours() -> Run:
+def _ours(decoding: Decoding) -> Run:
     config = network()
     gpt = GPT(config)
     init_weights(gpt, 1337, config.n_layer)
     gpt.to(device(), torch.bfloat16)
+    fast = fast_copy(gpt, decoding)
 
     def run(prompts_BT: torch.Tensor, new: int) -> None:
-        found = generate(gpt, prompts_BT.tolist(), Sampling(max_new_tokens=new))
+        found = generate(fast, prompts_BT.tolist(), Sampling(max_new_tokens=new))
         assert all(len(row.ids) == new for row in found)
 
     return run
 
 
 def _transformers() -> Run:
-    try:
-        from transformers import LlamaForCausalLM
-    except ImportError:
-        raise NotHere("transformers is not installed") from None
-    llama: Any = LlamaForCausalLM(llama_config(network())).eval()
-    llama.to(device(), torch.bfloat16)
+    llama: Any = peer_network("transformers")[0]
+    llama.eval().to(torch.bfloat16)
 
     def run(prompts_BT: torch.Tensor, new: int) -> None:
         ids = prompts_BT.to(device())
         ones = torch.ones_like(ids)
-        found = llama.generate(ids, attention_mask=ones, max_new_tokens=new, do_sample=False)
+        found = llama.generate(ids, attention_mask=ones, max_new_tokens=new, **GREEDY)
         assert found.shape[1] == PROMPT + new
 
     return run
 
+
+OURS, COMPILED, THEIRS = "lit-llm", "lit-llm, compiled", "transformers"
+CONTENDERS: dict[str, Callable[[], Run]] = {
+    OURS: lambda: _ours(Decoding()),
+    COMPILED: lambda: _ours(Decoding(compile=COMPILE)),
+    THEIRS: _transformers,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.result import ROOT, Result
+from benchmarks.result import ROOT, Result, read_bars
 from benchmarks.rounds import last_words
 from benchmarks.stretches import wait
 from lit_llm.model.config import GPTConfig
@@ -53,6 +53,17 @@ def gpu_result(part: str, columns: Sequence[str]) -> Result:
     return Result(f"gpu-{part}", columns, device(), DRY)
 
 
+def all_met(result: Result) -> bool:
+    """Print how many of a part's bars are met; whether all are. A dry run measures nothing."""
+    bars = read_bars().get(result.path.stem, {})
+    found = result.values["bars"]
+    for name in sorted(bars.keys() - found.keys()):
+        print(f"{name}: not run: NOT MET")
+    met = sum(found[name]["met"] for name in bars if name in found)
+    print(f"{met} of {len(bars)} bars met" + ", but this measured nothing" * DRY)
+    return DRY or met == len(bars)
+
+
 def mfu(tokens_per_second: float, flops_per_token: int) -> float | None:
     """Share of the device's bfloat16 peak; None where that is not known."""
     peak = peak_bf16_flops(device_name(device()))
@@ -66,11 +77,11 @@ def out_of_memory(error: BaseException) -> bool:
 # -- the network -----------------------------------------------------------------------------------
 
 
-def network(name: str = "gpt-124m") -> GPTConfig:
+def network(name: str = "gpt-124m", seq_len: int = SEQ_LEN) -> GPTConfig:
     """A network of configs/model/ with GPT-2's vocabulary; a tiny one in a dry run."""
     path = TINY if DRY else ROOT / f"configs/model/{name}.yaml"
     sizes = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["gpt"]
-    return GPTConfig(**sizes, vocab_size=VOCABULARY, max_seq_len=SEQ_LEN)
+    return GPTConfig(**sizes, vocab_size=VOCABULARY, max_seq_len=seq_len)
 
 
 # -- runs of cli.py --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 
 from lit_llm.callbacks.peak_memory import peak_memory
+from lit_llm.callbacks.throughput import matmul_dtype
 
 
 class Stretches(L.Callback):
@@ -63,6 +64,8 @@ class Stretches(L.Callback):
             "tokens_per_second": [tokens / s for s in seconds],
             "first_step_seconds": self._first_step,
             "peak_memory": peak_memory(pl_module.device),
+            "precision": str(trainer.precision),
+            "dtype": str(matmul_dtype(trainer)).removeprefix("torch."),
         }
         if trainer.is_global_zero:
             Path(self.path).write_text(json.dumps(result))

@@ -30,6 +30,7 @@ from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.objective import CausalLM
 from lit_llm.training.module import LitLLM
+from lit_llm.training.parallel import build
 from lit_llm.training.strategy import Sharded
 
 # Read when the first matrix product runs; deterministic runs need it.
@@ -199,6 +200,41 @@ def test_greedy_text_is_that_of_the_cpu():
 
 
 # -- precisions ------------------------------------------------------------------------------------
+
+
+@needs_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_documents_kept_apart_by_a_kernel_train_as_those_kept_apart_by_a_mask(compiled):
+    found = []
+    for expects in (False, True):
+        gpt = build(CONFIG, compile=compiled).to(DEVICE)
+        init_weights(gpt, 7, CONFIG.n_layer)
+        objective = CausalLM()
+        if expects:
+            objective.expect(rows(0))
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            sums = objective(gpt, Batch(*(field.to(DEVICE) for field in rows(0))))
+        sums.loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in gpt.parameters()])
+        found.append((float(sums.loss / sums.tokens), gradient))
+    (loss, gradient), (kernel_loss, kernel_gradient) = found
+    assert kernel_loss == pytest.approx(loss, rel=1e-3)
+    assert (kernel_gradient - gradient).norm() < 0.02 * gradient.norm()
+
+
+@needs_gpu
+def test_batches_with_other_documents_compile_nothing_anew():
+    gpt = build(CONFIG, compile=True).to(DEVICE)
+    init_weights(gpt, 7, CONFIG.n_layer)
+    objective = CausalLM()
+    for documents in (2, 3, 5, 7):
+        batch = rows(documents)
+        documents_BT = (torch.arange(T) * documents // T).expand(ROWS, T).clone()
+        batch = batch._replace(documents_BT=documents_BT)
+        with torch._dynamo.config.patch(error_on_recompile=documents > 2):
+            objective.expect(batch)
+            with torch.autocast(DEVICE.type, torch.bfloat16):
+                objective(gpt, Batch(*(field.to(DEVICE) for field in batch))).loss.backward()
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

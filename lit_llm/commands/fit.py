@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -31,6 +30,7 @@ from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.checkpoint.manifest import damage, listed
 from lit_llm.commands.bounds import refuse_bounds, refuse_flat, refuse_seed
 from lit_llm.commands.compose import Configuration
+from lit_llm.commands.docstrings import read_docstrings
 from lit_llm.commands.launch import settle
 from lit_llm.commands.leave import leave
 from lit_llm.commands.parser import (
@@ -89,7 +89,7 @@ class RunIsComplete(Exception):
 
 def settled(command: str, arguments: list[str]) -> tuple[Configuration, list[str], list[str]]:
     """What a run is made of, complete: its configuration, its flags, and lines to print."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    read_docstrings(arguments)
     quiet_libraries()
     configuration, flags = read(arguments)
     refuse_flat(configuration, flags)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.panel import Panel
@@ -17,9 +16,11 @@ from rich.text import Text
 
 from lit_llm.callbacks.progress import Progress
 from lit_llm.commands.bounds import refuse_flat, refuse_seed
+from lit_llm.commands.docstrings import read_docstrings
 from lit_llm.commands.fit import RunParser, quiet_libraries
 from lit_llm.commands.parser import explained_errors, merged, read
 from lit_llm.data.prompt_data import PromptData
+from lit_llm.generation.fast import Decoding
 from lit_llm.generation.sampling import Sampling
 from lit_llm.training.predictor import Answer, Predictor
 
@@ -35,7 +36,7 @@ CUT_OFF = {"context": "the context is full", "length": "max_new_tokens reached"}
 
 def run(command: str, arguments: list[str]) -> None:
     """Run predict."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    read_docstrings(arguments)
     quiet_libraries()
     configuration, flags = read(arguments)
     refuse_flat(configuration, flags)
@@ -67,11 +68,13 @@ class PredictCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Sampling, "sampling")
+        parser.add_class_arguments(Decoding, "decoding")
         parser.add_argument(
             "--output", type=str | None, default=None, help="JSONL file for the answers"
         )
         parser.add_lightning_class_args(Progress, "progress")
         parser.link_arguments("sampling", "model.sampling", apply_on="instantiate")
+        parser.link_arguments("decoding", "model.decoding", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would put the checkpoint's values over what the user gave."""

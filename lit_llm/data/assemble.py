@@ -22,8 +22,6 @@ from lit_llm.data.shards import Shards
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
 
-COUNTED_AT_ONCE = 2**22  # tokens: 32 MB as int64
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -133,8 +131,7 @@ def _unused_pieces(tokenizer: Tokenizer, folders: Sequence[Path]) -> dict[str, A
     """Pieces of several bytes that no training text uses: rows of the embedding without a use."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for shards in map(Shards, folders):
-        for start in range(0, shards.n_tokens, COUNTED_AT_ONCE):
-            tokens = shards.tokens(start, min(start + COUNTED_AT_ONCE, shards.n_tokens))
+        for tokens in shards.all_tokens():
             counts += np.bincount(tokens, minlength=len(counts))
     pieces = [tokenizer.token_bytes(id) for id in np.flatnonzero(counts == 0).tolist()]
     unused = [piece.decode(errors="replace") for piece in pieces if len(piece) > 1]

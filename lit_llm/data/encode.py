@@ -50,7 +50,7 @@ def encode(job: EncodeJob) -> None:
         ValueError: the unit's content changed in between, or the tokenizer lacks a control token.
     """
     stats = {split: _Stats() for split in SPLITS}
-    with new_folder(job.folder) as folder:
+    with new_folder(job.folder, durable=False) as folder:
         with ExitStack() as stack:
             writers = {
                 split: stack.enter_context(
@@ -59,6 +59,7 @@ def encode(job: EncodeJob) -> None:
                         vocab_size=job.tokenizer.vocab_size,
                         tokenizer_fingerprint=job.tokenizer.fingerprint,
                         has_mask=job.has_mask,
+                        durable=False,
                     )
                 )
                 for split in SPLITS

@@ -31,7 +31,7 @@ def join_shards(folder: Path, parts: Sequence[Path]) -> None:
     files = {}
     digest = hashlib.sha256()
     documents = tokens = 0
-    with new_folder(folder) as temporary:
+    with new_folder(folder, durable=False) as temporary:
         with (temporary / "starts.bin").open("wb") as handle:
             data = np.zeros(1, "<i8").tobytes()
             for part, manifest in zip(parts, manifests, strict=True):

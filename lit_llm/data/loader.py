@@ -3,51 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lit_llm.data.batch import Row, collate, empty_row
+from lit_llm.data.batch import Batch, Room, Row, Sent, collate, empty_row, pad
 from lit_llm.data.follow import follow_parent
 from lit_llm.data.order import Order
 
+MANY = 30
+"""Positions that are looked up faster together than one by one; see `Permutation.many`."""
+
 
 class Rows(Protocol):
-    """Rows by number, as `lit_llm.data.packing` makes them."""
+    """Rows by number, as `lit_llm.data.packing` makes them.
+
+    Those that have `seq_len` and `write(i, fields)` too are written straight into the batch.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Row: ...
 
 
-class OrderedRows(Dataset[Row]):
-    """The rows of one or several corpora, addressed by their position in the run."""
-
-    def __init__(self, components: Sequence[Rows], order: Order) -> None:
-        self.components = components
-        self.order = order
-
-    def __getitem__(self, position: int) -> Row:
-        component, row = self.order[position]
-        return self.components[component][row]
-
-
-class AllRows(Dataset[Row]):
-    """The rows of several corpora, one corpus after another; an index past the end is padding."""
+class _Batches(Dataset[Row]):
+    """Gives one row, or all rows of a batch at once."""
 
     def __init__(self, components: Sequence[Rows]) -> None:
         self.components = components
+        writers = all(hasattr(rows, "write") for rows in components)
+        self._seq_len: int | None = components[0].seq_len if writers else None  # type: ignore[attr-defined]
+
+    def __getitem__(self, index: int) -> Row:
+        ((component, row),) = self._places([index])
+        if component is None:
+            return empty_row(self.components[0][0])
+        return self.components[component][row]
+
+    def __getitems__(self, indices: list[int]) -> Batch | Sent:
+        """What PyTorch asks for in place of one row after another."""
+        if self._seq_len is None:
+            return collate([self[index] for index in indices])
+        room = Room(len(indices), self._seq_len)
+        for number, (component, row) in enumerate(self._places(indices)):
+            if component is None:
+                pad(room.row(number))
+            else:
+                writer: Any = self.components[component]
+                writer.write(row, room.row(number))
+        return room.batch()
+
+    def _places(self, indices: Sequence[int]) -> list[tuple[int | None, int]]:
+        """(component, its row) of each index; None: padding."""
+        raise NotImplementedError
+
+
+class OrderedRows(_Batches):
+    """The rows of one or several corpora, addressed by their position in the run."""
+
+    def __init__(self, components: Sequence[Rows], order: Order) -> None:
+        super().__init__(components)
+        self.order = order
+
+    def _places(self, indices: Sequence[int]) -> list[tuple[int | None, int]]:
+        if len(indices) < MANY:
+            return [self.order[position] for position in indices]
+        components, rows = self.order.many(np.array(indices))
+        return list(zip(components.tolist(), rows.tolist(), strict=True))
+
+
+class AllRows(_Batches):
+    """The rows of several corpora, one corpus after another; an index past the end is padding."""
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.components)
 
-    def __getitem__(self, index: int) -> Row:
-        for rows in self.components:
+    def _places(self, indices: Sequence[int]) -> list[tuple[int | None, int]]:
+        return [self._place(index) for index in indices]
+
+    def _place(self, index: int) -> tuple[int | None, int]:
+        for component, rows in enumerate(self.components):
             if index < len(rows):
-                return rows[index]
+                return component, index
             index -= len(rows)
-        return empty_row(self.components[0][0])
+        return None, index
 
 
 class EndlessSampler(Sampler[list[int]]):
@@ -129,10 +170,14 @@ def batch_loader(
     return DataLoader(
         rows,
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=_collated,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=follow_parent,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _collated(rows: Batch | Sent | list[Row]) -> Batch | Sent:
+    return rows if isinstance(rows, Batch | Sent) else collate(rows)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from lit_llm.data.batch import IGNORE, PADDING, Row
+from lit_llm.data.batch import IGNORE, Row, pad
 from lit_llm.data.order import Permutation
 
 TooLong = Literal["drop", "error"]
@@ -62,30 +62,37 @@ class ConcatRows:
         # One token more than the rows hold: the label of the last one.
         labelled = max(0, shards.n_tokens - 1)
         self.n_rows = -(-labelled // seq_len) if keep_tail else labelled // seq_len
+        self._places = np.arange(seq_len)
 
     def __len__(self) -> int:
         return self.n_rows
 
     def __getitem__(self, i: int) -> Row:
+        return _row(self, i)
+
+    def write(self, i: int, fields: np.ndarray) -> None:
+        """Write row i into the four fields of a row, int64 of shape (4, T)."""
         start = _checked(i, self.n_rows) * self.seq_len
         stop = min(start + self.seq_len + 1, self.shards.n_tokens)
+        n = stop - start - 1
+        if n < self.seq_len:
+            pad(fields[:, n:], self.pad_id)
+            fields = fields[:, :n]
+        tokens, labels, documents, positions = fields
         ids = self.shards.tokens(start, stop)
-        opens = np.zeros(len(ids), dtype=bool)  # True where a document begins
-        if not self.attend_across_documents:
-            starts = self.shards.starts
-            first, last = starts.searchsorted([start + 1, stop])
-            opens[starts[first:last] - start] = True
-        return self._row(ids, opens)
-
-    def _row(self, ids: np.ndarray, opens: np.ndarray) -> Row:
-        row = _Blank(self.seq_len, self.pad_id)
-        n = len(ids) - 1
-        place = np.arange(n)
-        row.tokens[:n] = ids[:-1]
-        row.labels[:n] = np.where(opens[1:], IGNORE, ids[1:])
-        row.documents[:n] = np.cumsum(opens[:-1])
-        row.positions[:n] = place - np.maximum.accumulate(np.where(opens[:-1], place, 0))
-        return row.row()
+        tokens[:], labels[:] = ids[:-1], ids[1:]
+        documents[:], positions[:] = 0, self._places[:n]
+        if self.attend_across_documents:
+            return
+        starts = self.shards.starts
+        first, last = starts.searchsorted([start + 1, stop])
+        opens = starts[first:last] - start  # where documents begin, the row's own first one not
+        labels[opens - 1] = IGNORE
+        edges = np.concatenate([[0], opens[opens < n], [n]])
+        if len(edges) > 2:
+            lengths = edges[1:] - edges[:-1]
+            documents[:] = np.repeat(np.arange(len(lengths)), lengths)
+            positions -= np.repeat(edges[:-1], lengths)
 
 
 class FirstFitRows:
@@ -135,33 +142,30 @@ class FirstFitRows:
         return len(self.borders) - 1
 
     def __getitem__(self, i: int) -> Row:
+        return _row(self, i)
+
+    def write(self, i: int, fields: np.ndarray) -> None:
+        """Write row i into the four fields of a row, int64 of shape (4, T)."""
         _checked(i, len(self))
-        row = _Blank(self.seq_len, self.pad_id)
+        tokens, labels, documents, positions = fields
         at = 0
         for number, document in enumerate(self.members[self.borders[i] : self.borders[i + 1]]):
             start, stop = self.shards.starts[document : document + 2].tolist()
             ids, mask = self.shards.tokens(start, stop), self.shards.mask(start, stop)
             end = at + len(ids)
-            row.tokens[at:end] = ids
-            row.labels[at : end - 1] = np.where(mask[1:], ids[1:], IGNORE)
-            row.documents[at:end] = number
-            row.positions[at:end] = np.arange(len(ids))
+            tokens[at:end] = ids
+            labels[at : end - 1] = np.where(mask[1:], ids[1:], IGNORE)
+            labels[end - 1] = IGNORE
+            documents[at:end] = number
+            positions[at:end] = np.arange(len(ids))
             at = end
-        return row.row()
+        pad(fields[:, at:], self.pad_id)
 
 
-class _Blank:
-    """A row of padding that is filled from the left."""
-
-    def __init__(self, seq_len: int, pad_id: int) -> None:
-        self.tokens = np.full(seq_len, pad_id, dtype=np.int64)
-        self.labels = np.full(seq_len, IGNORE, dtype=np.int64)
-        self.documents = np.full(seq_len, PADDING, dtype=np.int64)
-        self.positions = np.zeros(seq_len, dtype=np.int64)
-
-    def row(self) -> Row:
-        fields = (self.tokens, self.labels, self.documents, self.positions)
-        return Row(*map(torch.from_numpy, fields))
+def _row(rows: ConcatRows | FirstFitRows, i: int) -> Row:
+    fields = np.empty((len(Row._fields), rows.seq_len), dtype=np.int64)
+    rows.write(i, fields)
+    return Row(*torch.from_numpy(fields))
 
 
 def _checked(i: int, n: int) -> int:

@@ -38,7 +38,7 @@ def scan(job: ScanJob) -> None:
         ValueError: the unit's content changed in between.
     """
     bad, good, chats, size = 0, 0, 0, 0
-    with new_folder(job.folder) as folder:
+    with new_folder(job.folder, durable=False) as folder:
         with (
             (folder / "documents.bin").open("wb") as documents,
             (folder / "bad.jsonl").open("w", encoding="utf-8", newline="\n") as faults,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +61,7 @@ class Shards:
                     f"the manifest says {file['size']}: delete {self.folder} and prepare again"
                 )
         self._refuse_other_counts()
-        self.starts: np.ndarray = np.memmap(self.folder / "starts.bin", dtype="<i8", mode="r")
+        self.starts = _mapped(self.folder / "starts.bin", np.dtype("<i8"))
         self._open: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
@@ -102,11 +102,25 @@ class Shards:
         if self.starts[0] != 0 or self.starts[-1] != self.n_tokens:
             raise _impossible(path, f"the documents are not {self.n_tokens} tokens")
         for shard, n_tokens in enumerate(np.diff(self._borders)):
-            tokens = self._file(shard, "tokens", self._dtype) if n_tokens else np.empty(0)
-            for low in range(0, n_tokens, CHECKED_AT_ONCE):
-                if (id := tokens[low : low + CHECKED_AT_ONCE].max()) >= self.vocab_size:
+            path = self.folder / f"{shard:05d}-tokens.bin"
+            for tokens in self._pieces(path, n_tokens):
+                if (id := tokens.max()) >= self.vocab_size:
                     reason = f"token id {id} is outside the vocabulary of {self.vocab_size}"
-                    raise _impossible(self.folder / f"{shard:05d}-tokens.bin", reason)
+                    raise _impossible(path, reason)
+
+    def all_tokens(self) -> Iterator[np.ndarray]:
+        """All token ids in their order, some million at a time, as they are stored.
+
+        They are read, not mapped: pages of a mapped file count as this process's memory.
+        """
+        for shard, n_tokens in enumerate(np.diff(self._borders)):
+            yield from self._pieces(self.folder / f"{shard:05d}-tokens.bin", n_tokens)
+
+    def _pieces(self, path: Path, n_tokens: int) -> Iterator[np.ndarray]:
+        if n_tokens:
+            with path.open("rb") as handle:
+                while len(piece := np.fromfile(handle, self._dtype, CHECKED_AT_ONCE)):
+                    yield piece
 
     def _refuse_other_counts(self) -> None:
         """Refuse a manifest that lists other files than its counts speak of, or other sizes."""
@@ -139,9 +153,14 @@ class Shards:
         if name not in self._open:
             if len(self._open) >= OPEN_FILES:
                 self._open.popitem(last=False)
-            self._open[name] = np.memmap(self.folder / name, dtype=dtype, mode="r")
+            self._open[name] = _mapped(self.folder / name, dtype)
         self._open.move_to_end(name)
         return self._open[name]
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
+    """A file as an array. A view of it: each slice of a memmap itself costs 3 microseconds."""
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
 def _impossible(path: Path, reason: str) -> ValueError:
@@ -157,6 +176,7 @@ class ShardWriter:
         tokenizer_fingerprint: of the tokenizer that made the ids
         has_mask: store which tokens are trained on
         shard_tokens: a new file begins with the document after this many tokens
+        durable: wait until all is on the disk; see `new_folder`
     """
 
     def __init__(
@@ -167,6 +187,7 @@ class ShardWriter:
         tokenizer_fingerprint: str,
         has_mask: bool = False,
         shard_tokens: int = SHARD_TOKENS,
+        durable: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
@@ -179,6 +200,7 @@ class ShardWriter:
             "dtype": self.dtype.str,
             "has_mask": has_mask,
         }
+        self._durable = durable
         self._vocab_size = vocab_size
         self._has_mask = has_mask
         self._shard_tokens = shard_tokens
@@ -189,7 +211,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         if self.folder.exists():
             raise ValueError(f"{self.folder} exists already: delete it, or write somewhere else")
-        self._temporary = self._stack.enter_context(new_folder(self.folder))
+        self._temporary = self._stack.enter_context(new_folder(self.folder, durable=self._durable))
         self._add("starts.bin", np.zeros(1, "<i8"))
         return self
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_llm.model import varlen
+from lit_llm.model.causal_attention import causal_attention, is_faster
 from lit_llm.model.norm import RMSNorm
 from lit_llm.model.rope import Rope, apply_rope
 
@@ -84,15 +86,23 @@ class GroupedQueryAttention(Attention):
             cache.write(k_BKTE, v_BKTE, layout.positions_BT)
             k_BKSE, v_BKSE = cache.k_BKSE, cache.v_BKSE
 
-        out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BKSE,
-            v_BKSE,
-            attn_mask=layout.mask_B1TS,
-            is_causal=layout.is_causal,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.enable_gqa,
-        )
+        dropout = self.dropout if self.training else 0.0
+        if cache is None and layout.documents and varlen.can_attend(q_BHTE, dropout):
+            out_BHTE = varlen.attend(q_BHTE, k_BKSE, v_BKSE, layout.documents)
+        elif cache is None and layout.is_causal and not dropout and is_faster(q_BHTE):
+            groups = q_BHTE.size(1) // k_BKSE.size(1)
+            k_BHSE, v_BHSE = (x.repeat_interleave(groups, dim=1) for x in (k_BKSE, v_BKSE))
+            out_BHTE = causal_attention(q_BHTE, k_BHSE, v_BHSE)
+        else:
+            out_BHTE = F.scaled_dot_product_attention(
+                q_BHTE,
+                k_BKSE,
+                v_BKSE,
+                attn_mask=layout.mask_B1TS,
+                is_causal=layout.is_causal,
+                dropout_p=dropout,
+                enable_gqa=self.enable_gqa,
+            )
         return self.o_proj(out_BHTE.transpose(1, 2).flatten(-2))
 
     def _split_heads(self, x: Tensor) -> Tensor:

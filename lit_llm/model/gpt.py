@@ -97,7 +97,11 @@ class GPT(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to float32 logits (..., V); rows that pad the table are cut."""
-        return self.lm_head(hidden)[..., : self.config.vocab_size].float()
+        return self.padded_logits(hidden)[..., : self.config.vocab_size].float()
+
+    def padded_logits(self, hidden: Tensor) -> Tensor:
+        """All columns of the output projection, in the dtype of its arithmetic; for a loss."""
+        return self.lm_head(hidden)
 
     def _tabulate_rope(self) -> None:
         config = self.config

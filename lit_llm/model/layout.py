@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_llm.model import varlen
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -21,6 +23,9 @@ class Layout:
     is_causal: bool = False
     """With no mask: each token sees itself and the tokens before it (else all of the row)."""
 
+    documents: varlen.Documents | None = None
+    """What the mask says once more, for a kernel that needs none; None where there is no such"""
+
     @classmethod
     def plain(cls, tokens_BT: Tensor) -> Layout:
         """One document per row, seen causally."""
@@ -29,7 +34,12 @@ class Layout:
 
     @classmethod
     def packed(
-        cls, documents_BT: Tensor, positions_BT: Tensor, *, bidirectional: bool = False
+        cls,
+        documents_BT: Tensor,
+        positions_BT: Tensor,
+        *,
+        bidirectional: bool = False,
+        most_documents: int | None = None,
     ) -> Layout:
         """Several documents in a row, none of which sees another.
 
@@ -37,6 +47,8 @@ class Layout:
             documents_BT: int64; equal numbers mark one document of the row, -1 marks padding
             positions_BT: int64; place of each token in its document
             bidirectional: tokens also see what comes after them, as in masked language models
+            most_documents: what the whole batch has at most, if that is known without asking the
+                device; they lie in one piece each, and then a GPU need not read the mask
         """
         if documents_BT.device.type == "cpu" and bool((documents_BT == documents_BT[:, :1]).all()):
             # SDPA is faster without a mask; elsewhere this look would wait for the device.
@@ -44,7 +56,22 @@ class Layout:
         mask_BTS = documents_BT[:, :, None] == documents_BT[:, None, :]
         if not bidirectional:
             mask_BTS = mask_BTS.tril()
-        return cls(positions_BT, mask_BTS[:, None])
+        documents = None
+        kernel = varlen.kernel(documents_BT.device) if most_documents is not None else None
+        if kernel is not None and most_documents is not None:
+            borders_N = varlen.borders(documents_BT, varlen.room_for(most_documents))
+            documents = varlen.Documents(borders_N, not bidirectional, kernel)
+        # The mask is made all the same: float32, dropout and other attentions read it.
+        return cls(positions_BT, mask_BTS[:, None], documents=documents)
+
+    @classmethod
+    def prefill(cls, positions_BT: Tensor) -> Layout:
+        """The first tokens of a cache, from slot 0 on: nothing came before them.
+
+        Each token sees the slots up to its own, which needs no mask: SDPA counts queries and keys
+        from the same end, the first, also where there are more keys.
+        """
+        return cls(positions_BT, None, is_causal=True)
 
     @classmethod
     def cached(cls, positions_BT: Tensor, slots: int) -> Layout:

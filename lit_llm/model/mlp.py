@@ -9,8 +9,9 @@ To try another one, write a module whose `__init__` takes (config, layer) and na
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,5 +29,19 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.ff_dim, config.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        hidden_BTF = F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
-        return self.down_proj(hidden_BTF)
+        return self.down_proj(_Gated.apply(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) * up; silu(gate) is computed again in the backward pass and not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate) * up
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        of_up = F.silu(gate).mul_(gradient)
+        return torch.ops.aten.silu_backward(gradient * up, gate), of_up

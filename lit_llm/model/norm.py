@@ -1,7 +1,10 @@
 """RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -23,5 +26,30 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x.float(), self.weight.shape, eps=self.eps)
-        return normed.type_as(x) * self.weight
+        scaled = _Norm.apply(x, self.weight, self.eps)
+        if torch.is_autocast_enabled(x.device.type):
+            # Once, and not by each of the projections that read it: three times for q, k and v.
+            return scaled.to(torch.get_autocast_dtype(x.device.type))
+        return scaled
+
+
+class _Norm(torch.autograd.Function):
+    """Keeps x alone for the backward pass, where autograd would keep the normed x too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).type_as(x) * weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normed, gradient, scale = x.float() * inverse, gradient.float(), weight.float()
+        product = gradient * normed
+        # Along x itself its length has no influence: that part of the gradient is taken away.
+        along = (product @ scale).unsqueeze(-1) / x.size(-1)
+        of_x = (gradient * scale).addcmul_(normed, along, value=-1).mul_(inverse)
+        of_weight = product.flatten(0, -2).sum(0) if product.dim() > 1 else product
+        return of_x.type_as(x), of_weight.type_as(weight), None

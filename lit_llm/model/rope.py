@@ -4,6 +4,10 @@ Convention: rotate-half. Channel i turns together with channel i + E/2, as in GP
 Hugging Face's Llama; Meta's own Llama weights pair channel 2i with 2i + 1 instead.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,8 +47,29 @@ def rope_table(
 
 def apply_rope(x_BHTE: Tensor, rope: Rope) -> Tensor:
     """Turn queries or keys to their positions, in float32; the result has x's dtype."""
-    cos, sin = rope
-    x = x_BHTE.float()
-    first, second = x.chunk(2, dim=-1)
-    quarter_turn = torch.cat((-second, first), dim=-1)
-    return (x * cos + quarter_turn * sin).type_as(x_BHTE)
+    return _Rotation.apply(x_BHTE, *rope)
+
+
+class _Rotation(torch.autograd.Function):
+    """Its derivative is the turn back, which needs nothing of x: so nothing of it is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_B1TE, sin_B1TE)
+        return _turn(x_BHTE, cos_B1TE, sin_B1TE)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, None, None]:
+        cos_B1TE, sin_B1TE = ctx.saved_tensors
+        return _turn(gradient_BHTE, cos_B1TE, -sin_B1TE), None, None
+
+
+def _turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:
+    """The halves one by one: both at once would need a copy of x with its halves exchanged."""
+    first, second = x_BHTE.float().chunk(2, dim=-1)
+    cos, sin = cos_B1TE.chunk(2, dim=-1)[0], sin_B1TE.chunk(2, dim=-1)[0]  # alike in both halves
+    turned_BHTE = torch.empty(x_BHTE.shape, dtype=x_BHTE.dtype, device=x_BHTE.device)
+    first_out, second_out = turned_BHTE.chunk(2, dim=-1)
+    first_out.copy_((first * cos).sub_(second * sin))
+    second_out.copy_((second * cos).add_(first * sin))
+    return turned_BHTE

@@ -9,7 +9,7 @@ To add one, subclass `Objective` in a file of your own and name it in YAML:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_llm.data.batch import Batch
 from lit_llm.model.gpt import GPT
+from lit_llm.model.layout import Layout
+from lit_llm.model.varlen import count_documents
 from lit_llm.objective.cross_entropy import cross_entropy_sum
 
 
@@ -53,6 +55,22 @@ class Objective(ABC):
     perplexity_name: ClassVar[str] = "perplexity"
     """What exp of the mean loss of `evaluate` is called."""
 
+    _most_documents: int | None = None
+
+    def expect(self, batch: Batch) -> None:
+        """Look at a batch on the CPU, before it goes to the device; the next call scores it."""
+        self._most_documents = count_documents(batch.documents_BT)
+
+    def layout(self, batch: Batch) -> Layout:
+        """Who sees whom in a batch."""
+        expected, self._most_documents = self._most_documents, None
+        return Layout.packed(
+            batch.documents_BT,
+            batch.positions_BT,
+            bidirectional=self.bidirectional,
+            most_documents=expected,
+        )
+
     def bind(self, vocabulary: Vocabulary) -> None:  # noqa: B027 - most objectives need nothing
         """Learn the ids of control tokens, once, before training."""
 
@@ -78,11 +96,11 @@ class Objective(ABC):
 
 def summed_cross_entropy(
     hidden_BTD: Tensor,
-    project: Callable[[Tensor], Tensor],
+    gpt: GPT,
     targets_BT: Tensor,
     chunk_tokens: int = 8192,
 ) -> Tensor:
-    """Cross-entropy of every target that is not IGNORE, summed, in nats.
+    """Cross-entropy of every target that is not IGNORE, summed, in nats; called inside `forward`.
 
     Logits are the largest tensor of training: 8192 tokens x 50,304 ids in float32 are 1.6 GB. So
     no more than `chunk_tokens` rows of them exist at a time; their backward pass computes them
@@ -90,7 +108,7 @@ def summed_cross_entropy(
     """
 
     def chunk_loss(hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return cross_entropy_sum(project(hidden_ND), targets_N)
+        return cross_entropy_sum(gpt.padded_logits(hidden_ND), targets_N, gpt.config.vocab_size)
 
     hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
     if targets_N.numel() <= chunk_tokens:

@@ -4,7 +4,6 @@ from torch import Generator
 
 from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.gpt import GPT
-from lit_llm.model.layout import Layout
 from lit_llm.objective.base import LossSums, Objective, summed_cross_entropy
 
 
@@ -22,12 +21,12 @@ class CausalLM(Objective):
         self.chunk_tokens = chunk_tokens
 
     def __call__(self, gpt: GPT, batch: Batch, generator: Generator | None = None) -> LossSums:
-        layout = Layout.packed(batch.documents_BT, batch.positions_BT)
+        layout = self.layout(batch)
         loss = gpt(
             batch.tokens_BT,
             layout,
-            head=lambda hidden_BTD, project: summed_cross_entropy(
-                hidden_BTD, project, batch.labels_BT, self.chunk_tokens
+            head=lambda hidden_BTD, _: summed_cross_entropy(
+                hidden_BTD, gpt, batch.labels_BT, self.chunk_tokens
             ),
         )
         return LossSums(loss, (batch.labels_BT != IGNORE).sum(), batch.labels_BT)

@@ -88,12 +88,12 @@ class MaskedLM(Objective):
 
     def __call__(self, gpt: GPT, batch: Batch, generator: Generator | None = None) -> LossSums:
         inputs_BT, targets_BT = self.corrupt(batch, generator)
-        layout = Layout.packed(batch.documents_BT, batch.positions_BT, bidirectional=True)
+        layout = self.layout(batch)
         loss = gpt(
             inputs_BT,
             layout,
-            head=lambda hidden_BTD, project: summed_cross_entropy(
-                hidden_BTD, project, targets_BT, self.chunk_tokens
+            head=lambda hidden_BTD, _: summed_cross_entropy(
+                hidden_BTD, gpt, targets_BT, self.chunk_tokens
             ),
         )
         return LossSums(loss, (targets_BT != IGNORE).sum(), targets_BT)
@@ -133,8 +133,10 @@ class MaskedLM(Objective):
         return gpt(
             inputs_NT,
             layout,
-            head=lambda hidden_NTD, project: cross_entropy_sum(
-                project(hidden_NTD[copies_N, columns_N]), targets_N
+            head=lambda hidden_NTD, _: cross_entropy_sum(
+                gpt.padded_logits(hidden_NTD[copies_N, columns_N]),
+                targets_N,
+                gpt.config.vocab_size,
             ),
         )
 

@@ -8,16 +8,18 @@ optimizer, hence one class with both rules, chosen by the group's `kind`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 # Coefficients of the quintic iteration that Jordan et al. tuned for speed, not for convergence:
 # singular values end between about 0.7 and 1.2, which trains as well as exactly 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+BATCH_ELEMENTS = 2**20  # of matrices that are updated together
 
 
 class Muon(Optimizer):
@@ -33,8 +35,9 @@ class Muon(Optimizer):
         momentum: decay of Muon's momentum, used Nesterov's way
         ns_steps: Newton-Schulz iterations
 
-    A matrix that is sharded over devices is gathered for its update, which every device computes
-    and takes its own part of: the exchange of one more all-gather a step, and no other result.
+    Small matrices of one shape are updated together. A matrix that is sharded over devices is
+    gathered for its update, which every device computes and takes its own part of: the exchange of
+    one more all-gather a step, and no other result.
 
     With an attribute `found_inf`, a float scalar on the device, a step changes nothing where that
     is 1: neither parameters nor state. PyTorch's fused optimizers have the same.
@@ -73,29 +76,57 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        skip = None if self.found_inf is None else _local(self.found_inf) == 1
         for group in self.param_groups:
+            learning = [p for p in group["params"] if p.grad is not None]
             rule = self._muon if group["kind"] == "matrix" else self._adam
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self._state_of(parameter, group["kind"])
-                # Of a DTensor the part that is here: each operation on the whole costs the host
-                # as much as ten.
-                changing = [] if skip is None else [_local(t) for t in (parameter, *state.values())]
-                before = [tensor.clone() for tensor in changing]
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule(parameter, parameter.grad, state, group)
-                for tensor, old in zip(changing, before, strict=True):
-                    torch.where(cast(Tensor, skip), old, tensor, out=tensor)
+            for parameters in _alike(learning):
+                rule(parameters, group)
         return loss
 
-    def _state_of(self, parameter: Tensor, kind: str) -> dict[str, Tensor]:
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        momenta = [self._momentum_of(parameter) for parameter in parameters]
+        changing = [_local(tensor) for tensor in (*parameters, *momenta)]
+        before = [] if self.found_inf is None else [tensor.clone() for tensor in changing]
+
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        directions = _orthogonal(list(updates), group["ns_steps"])
+        # An orthogonal (m, n) matrix has RMS 1/sqrt(max(m, n)); AdamW's updates have about 0.2.
+        scale = 0.2 * max(parameters[0].shape) ** 0.5
+        torch._foreach_sub_(parameters, directions, alpha=group["lr"] * scale)
+
+        for tensor, old in zip(changing, before, strict=self.found_inf is not None):
+            torch.where(_local(self.found_inf) == 1, old, tensor, out=tensor)
+
+    def _momentum_of(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
-        if kind == "matrix":
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            return state
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
+
+    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self._moments_of(parameter) for parameter in parameters]
+        beta_1, beta_2 = group["betas"]
+        adamw(
+            parameters,
+            [cast(Tensor, parameter.grad) for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            found_inf=self.found_inf,
+            amsgrad=False,
+            maximize=False,
+            beta1=beta_1,
+            beta2=beta_2,
+            **{name: group[name] for name in ("lr", "weight_decay", "eps")},
+        )
+
+    def _moments_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter)
@@ -104,26 +135,21 @@ class Muon(Optimizer):
         state["step"] = state["step"].to(parameter.device)
         return state
 
-    def _muon(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
-    ) -> None:
-        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(momentum, group["momentum"])
-        # An orthogonal (m, n) matrix has RMS 1/sqrt(max(m, n)); AdamW's updates have about 0.2.
-        scale = 0.2 * max(parameter.shape) ** 0.5
-        parameter.sub_(_orthogonal(update, group["ns_steps"]), alpha=group["lr"] * scale)
 
-    def _adam(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
-    ) -> None:
-        beta_1, beta_2 = group["betas"]
-        step = state["step"].add_(1)
-        mean = state["exp_avg"].lerp_(gradient, 1 - beta_1)
-        square = state["exp_avg_sq"].mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
-        # In float32: a scalar on a GPU takes the dtype of its tensor, which may be bfloat16.
-        denominator = (square.float() / (1 - beta_2**step)).sqrt_().add_(group["eps"])
-        change = mean.float() / denominator.mul_(1 - beta_1**step)
-        parameter.sub_(change, alpha=group["lr"])
+def _alike(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters of one shape, up to a transposition, and of one kind of tensor: a batch.
+
+    On small matrices an operation costs more than its arithmetic, so that one for all pays; large
+    ones gain nothing by company and would take memory for it.
+    """
+    batches: dict[object, list[Tensor]] = {}
+    for parameter in parameters:
+        mesh = getattr(parameter, "device_mesh", None)
+        key = (tuple(sorted(parameter.shape)), parameter.dtype, parameter.device, mesh)
+        batches.setdefault(key, []).append(parameter)
+    for batch in batches.values():
+        n = max(1, BATCH_ELEMENTS // max(1, batch[0].numel()))
+        yield from (batch[i : i + n] for i in range(0, len(batch), n))
 
 
 def _local(tensor: Any) -> Tensor:
@@ -131,43 +157,52 @@ def _local(tensor: Any) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "placements") else tensor  # see _orthogonal
 
 
-def _orthogonal(update: Any, steps: int) -> Tensor:
-    """`orthogonalize`, for a matrix of which each device holds a part too."""
-    if not hasattr(update, "placements"):  # no DTensor, whose import takes a second
-        return orthogonalize(update, steps)
+def _orthogonal(updates: list[Any], steps: int) -> list[Any]:
+    """`orthogonalize`, for matrices of one shape, also those of which each device holds a part."""
+    if not hasattr(updates[0], "placements"):  # no DTensor, whose import takes a second
+        lying = [update.size(0) <= update.size(1) for update in updates]
+        turned = [u if lies else u.T for u, lies in zip(updates, lying, strict=True)]
+        results = orthogonalize(torch.stack(turned), steps)
+        return [u if lies else u.T for u, lies in zip(results, lying, strict=True)]
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh = update.device_mesh
-    whole = orthogonalize(update.full_tensor(), steps)
-    whole = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return whole.redistribute(placements=update.placements)
+    mesh = updates[0].device_mesh
+    wholes = _orthogonal([update.full_tensor() for update in updates], steps)
+    everywhere = [Replicate()] * mesh.ndim
+    shared = [DTensor.from_local(whole, mesh, everywhere, run_check=False) for whole in wholes]
+    return [
+        whole.redistribute(placements=update.placements)
+        for whole, update in zip(shared, updates, strict=True)
+    ]
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
-    """Push the singular values of a matrix towards 1 by Newton-Schulz iteration.
+def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+    """Push the singular values of matrices towards 1 by Newton-Schulz iteration.
 
     Args:
-        matrix: (m, n)
+        matrices: (m, n), or any number of them: (N, m, n)
         steps: iterations
         dtype: arithmetic; None takes bfloat16 where matmuls in it are fast, else float32
 
     Returns:
-        (m, n), the dtype of `matrix`.
+        The shape and dtype of `matrices`.
     """
-    x = matrix.to(dtype or _fast_dtype(matrix.device))
-    wide = x.size(0) <= x.size(1)
+    x = matrices.to(dtype or _fast_dtype(matrices.device)).reshape(-1, *matrices.shape[-2:])
+    wide = x.size(1) <= x.size(2)
     if not wide:
-        x = x.T
-    x = x / x.norm().clamp(min=1e-7)  # the iteration converges for singular values up to 1
+        x = x.mT
+    # The iteration converges for singular values up to 1.
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = QUINTIC
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).reshape(matrices.shape).to(matrices.dtype)
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    """Without AMX, bfloat16 on a CPU is 1.4 to 33 times slower than float32."""
-    if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
-        return torch.float32
-    return torch.bfloat16
+    """Without instructions for bfloat16, it is 1.4 to 33 times slower than float32 on a CPU."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32

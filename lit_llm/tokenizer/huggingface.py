@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_llm.tokenizer.base import SPECIAL, Tokenizer, bytes_of, find_special, require_utf8
 from lit_llm.tokenizer.tokenizer_json import TokenizerJson
+from lit_llm.tokenizer.words import Encode, by_gpt2_words
 
 if TYPE_CHECKING:
     import tokenizers
@@ -60,15 +61,22 @@ class HuggingFace(Tokenizer):
         self._spelled = {id: file.spell(self._tokens[id], self._control) for id in self._control}
         self._adds_space = file.adds_space
         self._json = json.dumps(file.content, ensure_ascii=False)
-        self._tokenizer = _build(self._json, Path(path))
+        self._use(Path(path))
+
+    def _use(self, path: Path) -> None:
+        self._tokenizer = _build(self._json, path)
+        self._encode_texts: Encode = self._encode_each
+        if _cuts_as_gpt2(json.loads(self._json)):
+            self._encode_texts = by_gpt2_words(self._encode_each)
 
     def __getstate__(self) -> dict[str, Any]:
         # The library's own pickle forgets encode_special_tokens.
-        return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
+        left_out = ("_tokenizer", "_encode_texts")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._tokenizer = _build(self._json, Path(FILE))
+        self._use(Path(FILE))
 
     @property
     def vocab_size(self) -> int:
@@ -88,11 +96,10 @@ class HuggingFace(Tokenizer):
         return self._without_control(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, by the library's threads (TOKENIZERS_PARALLELISM)."""
+        """`encode` of each text; where its words can be told apart, of each word once."""
         for text in texts:
             require_utf8(text)
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [self._without_control(encoding.ids) for encoding in encodings]
+        return list(self._encode_texts(texts))
 
     def decode(self, ids: Iterable[int]) -> str:
         text = super().decode(ids)
@@ -111,6 +118,11 @@ class HuggingFace(Tokenizer):
         special = json.loads((folder / SPECIAL_FILE).read_text(encoding="utf-8"))
         return cls(str(folder / FILE), special=special)
 
+    def _encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """By the library, in its threads (TOKENIZERS_PARALLELISM)."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return (self._without_control(encoding.ids) for encoding in encodings)
+
     def _without_control(self, ids: list[int]) -> list[int]:
         if self._control.isdisjoint(ids):
             return ids
@@ -128,6 +140,22 @@ def _choose_special(file: TokenizerJson, wanted: dict[str, str]) -> dict[str, in
             )
     found = find_special({token["content"]: token["id"] for token in file.added})
     return found | {name: file.ids[token] for name, token in wanted.items()}
+
+
+def _cuts_as_gpt2(content: dict[str, Any]) -> bool:
+    """Whether the words that GPT-2's tokenizer cuts a text into are encoded one by one."""
+    cut = content.get("pre_tokenizer") or {}
+    model = content.get("model") or {}
+    return (
+        cut.get("type") == "ByteLevel"
+        and cut.get("use_regex", True)
+        and not cut.get("add_prefix_space", True)
+        and content.get("normalizer") is None
+        and model.get("type") == "BPE"
+        and not model.get("dropout")
+        # What is no control token is found in the text itself, across words.
+        and all(token["special"] for token in content["added_tokens"])
+    )
 
 
 def _build(content: str, path: Path) -> tokenizers.Tokenizer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 
@@ -38,21 +37,25 @@ def normalize_and_clip(
     # Norms of tensors on different meshes cannot be taken at once, but their squares add up.
     norms = []
     for parameters in by_mesh.values():
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         # In float32 even where gradients are bfloat16, which has steps of 0.4%.
-        each = torch._foreach_norm(gradients, 2.0, dtype=torch.float32)
+        each = torch._foreach_norm(_gradients(parameters), 2.0, dtype=torch.float32)
         norm = torch.linalg.vector_norm(torch.stack(each))
         norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    total_norm = torch.linalg.vector_norm(torch.stack(norms))
+    total_norm = torch.linalg.vector_norm(torch.stack(norms)) * factor.abs().to(norms[0].device)
 
-    if clip_val:
-        for parameters in by_mesh.values():
-            if algorithm == "value":
-                torch.nn.utils.clip_grad_value_(parameters, clip_val)
-            else:
-                clip_grads_with_norm_(parameters, clip_val, total_norm)
+    if clip_val and algorithm == "norm":
+        # Both factors at once: a pass over all gradients costs a CPU 1% of a step of gpt-124m.
+        factor = factor.to(total_norm.device) * (clip_val / (total_norm + 1e-6)).clamp(max=1.0)
+    for parameters in by_mesh.values():
+        gradients = _gradients(parameters)
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+        if clip_val and algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, clip_val)
     return total_norm
+
+
+def _gradients(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def _add_up(parameter: torch.nn.Parameter) -> None:

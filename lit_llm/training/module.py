@@ -45,7 +45,7 @@ from lit_llm.training.loops import (
 from lit_llm.training.meter import TrainMeter, ValMeter
 from lit_llm.training.parallel import build, copy_full
 from lit_llm.training.resume import compare, compare_data
-from lit_llm.training.seeds import mix
+from lit_llm.training.seeds import mix, seed_generators
 from lit_llm.training.skipping import skip_where, skips_on_device
 from lit_llm.training.strategy import Sharded
 
@@ -197,6 +197,8 @@ class LitLLM(L.LightningModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # Asked here, where the batch still is on the CPU: later it would wait for the device.
         self.train_meter.saw_batch(self.objective.has_targets(batch))
+        if self.device.type == "cuda":
+            self.objective.expect(batch)
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -207,7 +209,8 @@ class LitLLM(L.LightningModule):
         `configure_gradient_clipping` replaces nominal by valid once the step's count is known.
         """
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed(mix(self.seed, self.trainer.global_step, micro_batch, self._data.dp_rank))
+        seed = mix(self.seed, self.trainer.global_step, micro_batch, self._data.dp_rank)
+        seed_generators(seed, self.device)
         sums = self.objective(cast(GPT, self.gpt), batch)
         self.train_meter.add(sums)
         scale = (

@@ -10,6 +10,7 @@ import lightning as L
 from lit_llm.checkpoint.bundle import load_model
 from lit_llm.checkpoint.find import asked_by, resolve
 from lit_llm.data.prompts import Prompt
+from lit_llm.generation.fast import Decoding, cache_folder, compile_now, fast_copy
 from lit_llm.generation.generate import generate
 from lit_llm.generation.infill import fill, masked_ids
 from lit_llm.generation.sampling import Sampling
@@ -53,6 +54,7 @@ class Predictor(L.LightningModule):
     Args:
         ckpt_path: a checkpoint or a run's folder; comes from --ckpt_path
         sampling: how to continue; comes from --sampling
+        decoding: how to compute it; comes from --decoding
         chat: put plain prompts into the chat template; null: if the model was trained on chats
         top_n: candidates for each [MASK] of a masked language model
     """
@@ -63,6 +65,7 @@ class Predictor(L.LightningModule):
         sampling: Sampling | None = None,
         chat: bool | None = None,
         top_n: int = 5,
+        decoding: Decoding | None = None,
     ) -> None:
         super().__init__()
         if ckpt_path is None:
@@ -72,6 +75,8 @@ class Predictor(L.LightningModule):
         with asked_by("--ckpt_path"):
             self.folder = resolve(ckpt_path)
         self.sampling = sampling or Sampling()
+        self.decoding = decoding or Decoding()
+        self._fast: list[GPT] = []  # in a list, for its weights are no parameters of this module
         self.chat = chat
         self.top_n = top_n
         self.gpt: GPT | None = None
@@ -94,11 +99,11 @@ class Predictor(L.LightningModule):
         return self._fill(batch) if self.bidirectional else self._continue(batch)
 
     def _continue(self, prompts: list[Prompt]) -> list[Answer]:
-        assert self.gpt is not None
         special = self.tokenizer.special
+        gpt = self._decoder()
         stop_ids = {special[name] for name in ("end", "eos") if name in special}
         results = generate(
-            self.gpt,
+            gpt,
             [self._ids(prompt) for prompt in prompts],
             self.sampling,
             stop_ids=stop_ids,
@@ -116,6 +121,21 @@ class Predictor(L.LightningModule):
             )
             for prompt, result in zip(prompts, results, strict=True)
         ]
+
+    def _decoder(self) -> GPT:
+        """The model to generate with, made at the first prompt: its device and dtype are known."""
+        assert self.gpt is not None
+        if self.decoding == Decoding():
+            return self.gpt
+        if not self._fast:
+            fast = fast_copy(self.gpt, self.decoding)
+            if self.decoding.compile:
+                seconds, folder = compile_now(fast), cache_folder()
+                print(
+                    f"compiled the decoding step in {seconds:.0f} s; the next start reads {folder}"
+                )
+            self._fast.append(fast)
+        return self._fast[0]
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if prompt.messages is not None:

@@ -2,8 +2,23 @@
 
 import hashlib
 
+import torch
+
 
 def mix(*parts: int) -> int:
     """A 63-bit seed that is a function of all parts: (seed, step, micro-batch, rank)."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed what dropout draws from: the generators of the CPU and of the device's kind.
+
+    `torch.manual_seed` does the same for all kinds of devices, and for those that are not there it
+    keeps the call and the text of the whole stack until they are: 1.5 ms a step on a CPU.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed_all(seed)

@@ -82,7 +82,7 @@ def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
     if gpt.config.tie_embeddings:  # each was made a tensor of its own
         gpt.lm_head.weight = gpt.embed.weight
     gpt.norm.register_forward_hook(_gather_positions)
-    gpt.project = _VocabularyParallelProjection(gpt, mesh)  # type: ignore[method-assign]
+    gpt.project = gpt.padded_logits = _VocabularyParallelProjection(gpt, mesh)  # type: ignore[method-assign]
 
 
 class _GatherPositions(PrepareModuleInput):

@@ -226,8 +226,8 @@ def test_auto_precision_is_settled_from_files_and_flags_alike(settled):
 def test_a_precision_that_is_given_stays(settled):
     trainer, _, notes = settled("--trainer.precision=bf16-true")
     assert (trainer["precision"], notes) == ("bf16-true", [])
-    _, flags, notes = settled("--trainer.precision=bf16-true", files=[TRAINERS["cpu"]])
-    assert (flags, notes) == (["--trainer.precision=bf16-true"], [])
+    trainer, _, notes = settled("--trainer.precision=bf16-true", files=[TRAINERS["cpu"]])
+    assert (trainer["precision"], notes) == ("bf16-true", [])
 
 
 def test_a_run_says_its_precision_and_stores_it(tiny_fit, tmp_path):

@@ -9,7 +9,14 @@ from lit_llm.commands.precision import auto_precision, device_kind
 def machine(monkeypatch):
     """A machine with the given parts."""
 
-    def machine(*, cuda: bool = False, mps: bool = False, bf16: bool = False, amx: bool = False):
+    def machine(
+        *,
+        cuda: bool = False,
+        mps: bool = False,
+        bf16: bool = False,
+        amx: bool = False,
+        avx512_bf16: bool = False,
+    ):
         monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: cuda))
         monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: mps))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -18,6 +25,7 @@ def machine(monkeypatch):
         supported = lambda including_emulation=True: bf16 or including_emulation  # noqa: E731
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
 
     return machine
 
@@ -52,6 +60,9 @@ def test_the_device_is_what_was_asked_for_on_this_machine(machine, parts, accele
         ({"amx": True}, "cpu", 256, "bf16-mixed"),
         ({"amx": True}, "cpu", 255, "32-true"),
         ({"amx": True}, "cpu", None, "32-true"),
+        ({"avx512_bf16": True}, "cpu", 128, "bf16-mixed"),
+        ({"avx512_bf16": True}, "cpu", 127, "32-true"),
+        ({"amx": True, "avx512_bf16": True}, "cpu", 255, "32-true"),  # AMX does the work
     ],
 )
 def test_bfloat16_is_chosen_only_where_it_is_faster(machine, parts, kind, d_model, precision):

@@ -39,3 +39,13 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     (tmp_path / "scan" / "abc").mkdir()
     remove_leftovers(tmp_path)
     assert [path.name for path in (tmp_path / "scan").iterdir()] == ["abc"]
+
+
+def test_only_a_durable_folder_waits_for_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("lit_llm.data.atomic.sync", synced.append)
+    for name, durable in (("a", True), ("b", False)):
+        with new_folder(tmp_path / name, durable=durable) as folder:
+            (folder / "file").write_text("x")
+        assert (tmp_path / name / "file").exists()
+    assert [path.name.partition(".tmp-")[0] for path in synced] == ["file", "a", tmp_path.name]

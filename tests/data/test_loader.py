@@ -1,11 +1,13 @@
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
-from lit_llm.data.batch import IGNORE, PADDING, Row
+from lit_llm.data.batch import IGNORE, PADDING, Batch, Row, collate, empty_row
 from lit_llm.data.loader import AllRows, EndlessSampler, OnceSampler, OrderedRows, batch_loader
 from lit_llm.data.order import Order
+from lit_llm.data.packing import ConcatRows
 
 
 class Rows:
@@ -119,3 +121,40 @@ def test_validation_sees_every_row_once_and_fills_up_with_padding(batch_size, ra
 def test_validation_keeps_the_order_of_the_rows():
     assert list(OnceSampler(5, 2)) == [[0, 1], [2, 3], [4, 5]]
     assert list(OnceSampler(5, 2, rank=1, ranks=2)) == [[2, 3], [6, 7]]
+
+
+class Stored:
+    """Shards in memory, a document for each length."""
+
+    def __init__(self, lengths, first=0):
+        self.starts = np.cumsum([0, *lengths])
+        self.n_tokens, self.n_documents, self.has_mask = int(self.starts[-1]), len(lengths), False
+        self._first = first
+
+    def tokens(self, start, stop):
+        return np.arange(start, stop, dtype=np.int64) + self._first
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("micro", [2, 40])  # 40 rows are looked up together
+def test_rows_written_into_a_batch_are_those_that_were_asked_for_one_by_one(num_workers, micro):
+    components = [ConcatRows(Stored([3, 9, 1, 30]), 4), ConcatRows(Stored([50], first=70_000), 4)]
+    rows = OrderedRows(components, Order([10, 12], [2, 1], seed=1))
+    sampler = EndlessSampler(micro, micro, first_step=lambda: 3)
+    loader = batch_loader(rows, sampler, num_workers=num_workers)
+    for step, batch in enumerate(islice(loader, 3), 3):
+        assert isinstance(batch, Batch)
+        expected = collate([rows[p] for p in range(step * micro, (step + 1) * micro)])
+        for name, field in batch._asdict().items():
+            assert field.dtype == torch.int64
+            assert field.is_contiguous()
+            assert torch.equal(field, getattr(expected, name)), name
+
+
+def test_a_batch_beyond_the_last_row_is_padding_in_all_fields():
+    rows = AllRows([ConcatRows(Stored([9]), 4)])  # two rows
+    *_, last = batch_loader(rows, OnceSampler(len(rows), 3))
+    padding = empty_row(rows[0])
+    for field, expected in zip(last, padding, strict=True):
+        assert torch.equal(field[2], expected)
+    assert [torch.equal(a, b) for a, b in zip(rows[2], padding, strict=True)] == [True] * 4

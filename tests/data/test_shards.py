@@ -174,3 +174,12 @@ def test_a_manifest_whose_counts_are_not_its_files_is_refused(tmp_path):
         (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(ValueError, match="its counts are not its files'"):
             Shards(folder)
+
+
+def test_all_tokens_are_read_piece_by_piece_across_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "CHECKED_AT_ONCE", 2)
+    read = Shards(write(tmp_path / "s"))
+    pieces = [piece.tolist() for piece in read.all_tokens()]
+    assert max(map(len, pieces)) == 2
+    assert [token for piece in pieces for token in piece] == STREAM
+    assert not read._open  # nothing is mapped

@@ -55,3 +55,15 @@ def test_a_cached_token_sees_the_slots_up_to_its_own():
         [[[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]],
         [[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]],
     ]
+
+
+def test_the_first_tokens_of_a_cache_need_no_mask():
+    """SDPA's causal rule counts from the first key: slots after the prompt stay hidden."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
+    layout = Layout.prefill(torch.arange(3)[None])
+    masked = Layout.cached(torch.arange(3)[None], slots=7)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert layout.mask_B1TS is None
+    found = attend(q, k, v, is_causal=layout.is_causal)
+    assert torch.allclose(found, attend(q, k, v, attn_mask=masked.mask_B1TS), atol=1e-6)

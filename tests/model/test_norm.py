@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lit_llm.model.norm import RMSNorm
@@ -33,3 +34,23 @@ def test_bfloat16_is_normed_in_float32_and_rounded_before_it_is_scaled():
     rounded = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)).bfloat16()
     assert torch.equal(norm(x), rounded * norm.weight)
     assert norm(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 6)])
+def test_gradients_are_those_of_the_formula(shape):
+    torch.manual_seed(0)
+    norm = RMSNorm(6, eps=0.1)
+    torch.nn.init.normal_(norm.weight)
+    x, upstream = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    formula = x * (x.square().mean(-1, keepdim=True) + 0.1).rsqrt() * norm.weight
+    expected = torch.autograd.grad(formula, (x, norm.weight), upstream)
+    found = torch.autograd.grad(norm(x), (x, norm.weight), upstream)
+    torch.testing.assert_close(found, expected)
+
+
+def test_under_autocast_it_is_rounded_to_what_the_projections_compute_in():
+    torch.manual_seed(0)
+    norm, x = RMSNorm(6), torch.randn(3, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(norm(x), RMSNorm(6)(x).bfloat16())
+    assert norm(x).dtype == torch.float32

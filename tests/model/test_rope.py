@@ -46,3 +46,14 @@ def test_bfloat16_input_is_rotated_in_float32():
     torch.manual_seed(0)
     x, rope = torch.randn(1000, 64).bfloat16(), rope_table(1000, 64)
     assert torch.equal(apply_rope(x, rope), apply_rope(x.float(), rope).bfloat16())
+
+
+def test_the_gradient_is_turned_back():
+    torch.manual_seed(0)
+    rope, upstream = rope_table(5, 6), torch.randn(5, 6)
+    x = torch.randn(5, 6, requires_grad=True)
+    (found,) = torch.autograd.grad(apply_rope(x, rope), x, upstream)
+    cos, sin = rope
+    first, second = upstream.chunk(2, dim=-1)
+    back = torch.cat((second, -first), dim=-1)
+    torch.testing.assert_close(found, upstream * cos + back * sin)

@@ -37,6 +37,52 @@ def test_matrices_move_as_under_torchs_muon(shape, monkeypatch):
     assert (moved - start).abs().mean() > 5e-3  # far more than the tolerance
 
 
+@pytest.mark.parametrize("batch_elements", [2**20, 80, 1])
+def test_matrices_that_are_updated_together_move_as_each_alone(batch_elements, monkeypatch):
+    monkeypatch.setattr("lit_llm.optim.muon.BATCH_ELEMENTS", batch_elements)
+    shapes = [(4, 9), (9, 4), (4, 9), (6, 6), (9, 4), (4, 9)]
+    together = [torch.nn.Parameter(gradients_of(shape, 1)[0]) for shape in shapes]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    group = [{"params": together, "kind": "matrix"}]
+    optimizers = [Muon([{"params": [one], "kind": "matrix"}], lr=0.1) for one in alone]
+    of_all = Muon(group, lr=0.1)
+    for round in range(3):
+        for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+            generator = torch.Generator().manual_seed(10 * round + number)
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+            optimizers[number].step()
+        of_all.step()
+    # in bfloat16, where matmuls in it are fast, sums of another order differ by 1 in 256
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+        assert (one - gradients_of(one.shape, 1)[0]).abs().mean() > 0.03
+
+
+def test_only_as_many_matrices_as_fit_a_batch_are_updated_at_once(monkeypatch):
+    calls = []
+
+    def spy(matrices, steps):
+        calls.append(tuple(matrices.shape))
+        return torch.zeros_like(matrices)
+
+    monkeypatch.setattr("lit_llm.optim.muon.orthogonalize", spy)
+    monkeypatch.setattr("lit_llm.optim.muon.BATCH_ELEMENTS", 100)
+    parameters = [torch.nn.Parameter(torch.ones(s)) for s in [(4, 9), (9, 4), (4, 9), (20, 30)]]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    Muon([{"params": parameters, "kind": "matrix"}]).step()
+    assert calls == [(2, 4, 9), (1, 4, 9), (1, 20, 30)]
+
+
+def test_a_stack_is_orthogonalized_matrix_by_matrix():
+    stack = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(4))
+    stack[1] *= 100
+    together = orthogonalize(stack, 5, torch.float32)
+    for matrix, result in zip(stack, together, strict=True):
+        torch.testing.assert_close(result, orthogonalize(matrix, 5, torch.float32))
+
+
 def test_other_parameters_move_as_under_adamw():
     start = torch.randn(9, generator=torch.Generator().manual_seed(2))
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from lit_llm.data.prompts import Prompt
+from lit_llm.generation.fast import Decoding
 from lit_llm.generation.sampling import Sampling
 from lit_llm.tokenizer import ChatTemplate, Message
 from lit_llm.training.predictor import Answer, Predictor
@@ -51,6 +52,15 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(predictor, finetuned):
     together = [answer.text for answer in chat.predict_step(prompts, 0)]
     alone = [chat.predict_step([prompt], 0)[0].text for prompt in prompts]
     assert together == alone
+
+
+def test_packed_weights_answer_alike(predictor, finetuned):
+    prompts = [Prompt(i, text) for i, text in enumerate(("Hi", "Where does Anna live now?"))]
+    packed = predictor(finetuned, decoding=Decoding(weights="packed"))
+    expected = [answer.text for answer in predictor(finetuned).predict_step(prompts, 0)]
+    parameters = set(packed.state_dict())
+    assert [answer.text for answer in packed.predict_step(prompts, 0)] == expected
+    assert set(packed.state_dict()) == parameters  # the copy is no part of the module
 
 
 def test_an_answer_is_graded_where_the_right_one_is_known(predictor, finetuned):

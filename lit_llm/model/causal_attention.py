@@ -1,0 +1,78 @@
+"""Causal attention in bfloat16 on a CPU without AMX, for training.
+
+There PyTorch's fused attention takes its 16 bits apart and multiplies in float32. Written as
+matrix products of bfloat16, a block of queries at a time and only up to their last key, it takes
+0.6 times as long: forward and backward of 12 heads at 1024 tokens 73 instead of 122 ms, of 48 heads
+at 256 tokens 31 instead of 51 ms (one thread of a Zen 4). In float32 it would gain nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUERIES = 128  # of a block; 64 and 256 are slower at 256 and at 1024 tokens
+
+
+def is_faster(q_BHTE: Tensor) -> bool:
+    """Whether these queries are of the kind, and on a CPU, for which it was measured."""
+    return (
+        q_BHTE.dtype == torch.bfloat16
+        and q_BHTE.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and torch.cpu._is_avx512_bf16_supported()
+        and not torch.cpu._is_amx_tile_supported()
+    )
+
+
+def causal_attention(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
+    """What `F.scaled_dot_product_attention(q, k, v, is_causal=True)` computes.
+
+    Probabilities are rounded to the inputs' dtype, sums are in float32.
+    """
+    return _CausalAttention.apply(q_BHTE, k_BHTE, v_BHTE)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Letters as in the model; N stands for all heads of all sequences."""
+
+    @staticmethod
+    def forward(ctx: Any, q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
+        ctx.scale = q_BHTE.size(-1) ** -0.5
+        q_NTE = (q_BHTE * ctx.scale).flatten(0, 1)
+        k_NTE, v_NTE = k_BHTE.flatten(0, 1), v_BHTE.flatten(0, 1)
+        out_NTE = torch.empty_like(q_NTE)
+        probabilities = []
+        for start, stop in _blocks(q_NTE):
+            scores_NQS = q_NTE[:, start:stop] @ k_NTE[:, :stop].mT
+            future_QQ = torch.ones(stop - start, stop - start, dtype=torch.bool).triu(1)
+            scores_NQS[:, :, start:].masked_fill_(future_QQ, float("-inf"))
+            probabilities.append(scores_NQS.softmax(dim=-1))
+            out_NTE[:, start:stop] = probabilities[-1] @ v_NTE[:, :stop]
+        ctx.save_for_backward(q_NTE, k_NTE, v_NTE, *probabilities)
+        return out_NTE.view(q_BHTE.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q_NTE, k_NTE, v_NTE, *probabilities = ctx.saved_tensors
+        gradient_NTE = gradient_BHTE.flatten(0, 1)
+        dq_NTE = torch.empty_like(q_NTE)
+        # Many blocks add to the same keys: in float32, lest each addition rounds.
+        dk_NTE = torch.zeros_like(k_NTE, dtype=torch.float32)
+        dv_NTE = torch.zeros_like(v_NTE, dtype=torch.float32)
+        for (start, stop), p_NQS in zip(_blocks(q_NTE), probabilities, strict=True):
+            gradient_NQE = gradient_NTE[:, start:stop]
+            dv_NTE[:, :stop] += p_NQS.mT @ gradient_NQE
+            dp_NQS = gradient_NQE @ v_NTE[:, :stop].mT
+            dscores_NQS = torch._softmax_backward_data(dp_NQS, p_NQS, -1, p_NQS.dtype)
+            dq_NTE[:, start:stop] = dscores_NQS @ k_NTE[:, :stop]
+            dk_NTE[:, :stop] += dscores_NQS.mT @ q_NTE[:, start:stop]
+        gradients = (dq_NTE.mul_(ctx.scale), dk_NTE.type_as(k_NTE), dv_NTE.type_as(v_NTE))
+        return tuple(gradient.view(gradient_BHTE.shape) for gradient in gradients)  # type: ignore[return-value]
+
+
+def _blocks(q_NTE: Tensor) -> list[tuple[int, int]]:
+    length = q_NTE.size(1)
+    return [(start, min(start + QUERIES, length)) for start in range(0, length, QUERIES)]

@@ -1,0 +1,90 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lit_llm.model import attention
+from lit_llm.model.attention import GroupedQueryAttention
+from lit_llm.model.causal_attention import QUERIES, causal_attention, is_faster
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.layout import Layout
+from lit_llm.model.rope import rope_table
+
+# less than a block, a block, a block and a part, several
+LENGTHS = (5, QUERIES, QUERIES + 3, 3 * QUERIES)
+
+
+def heads(length: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, 3, length, 6, dtype=dtype, requires_grad=True) for _ in range(3)]
+
+
+def results(attend, qkv: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The output and the three gradients."""
+    out = attend(*qkv)
+    torch.manual_seed(1)
+    return [out, *torch.autograd.grad(out, qkv, torch.randn_like(out))]
+
+
+def by_hand(q, k, v):
+    scores = q @ k.mT / q.size(-1) ** 0.5
+    future = torch.ones(q.size(2), q.size(2), dtype=torch.bool).triu(1)
+    return scores.masked_fill(future, float("-inf")).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_it_is_attention_written_out_by_hand(length):
+    qkv = heads(length, torch.float32)
+    for found, expected in zip(results(causal_attention, qkv), results(by_hand, qkv), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_in_bfloat16_it_is_as_near_to_float32_as_pytorchs_own(length):
+    exact = results(by_hand, heads(length, torch.float32))
+    narrow = [x.bfloat16().detach().requires_grad_() for x in heads(length, torch.float32)]
+    fused = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)  # noqa: E731
+    ours, pytorchs = results(causal_attention, narrow), results(fused, narrow)
+    for found, peer, truth in zip(ours, pytorchs, exact, strict=True):
+        assert (found - truth).norm() <= 1.5 * (peer - truth).norm()
+
+
+def test_no_query_sees_the_future():
+    q, k, v = heads(QUERIES + 9, torch.bfloat16)
+    before = causal_attention(q, k, v)
+    with torch.no_grad():
+        k[:, :, 50:], v[:, :, 50:] = 7.0, -7.0
+    after = causal_attention(q, k, v)
+    assert torch.equal(before[:, :, :50], after[:, :, :50])
+    assert not torch.equal(before[:, :, 50:], after[:, :, 50:])
+
+
+def test_a_layer_takes_it_for_plain_causal_training_in_bfloat16_alone(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    taken = []
+    monkeypatch.setattr(
+        attention, "causal_attention", lambda *qkv: taken.append(1) or causal_attention(*qkv)
+    )
+    config = GPTConfig(d_model=24, n_head=4, n_kv_head=2, n_layer=1)
+    layer = GroupedQueryAttention(config, layer=0).bfloat16()
+    cos, sin = rope_table(9, 6)
+    x = torch.randn(2, 9, 24).bfloat16()
+    rope, plain = (cos[None, None], sin[None, None]), Layout.plain(x[..., 0])
+    documents = torch.tensor([[0] * 4 + [1] * 5] * 2)
+    packed = Layout.packed(documents, plain.positions_BT)
+
+    out = layer(x, rope, plain, None)
+    assert len(taken) == 1
+    with torch.no_grad():
+        without_gradient = layer(x, rope, plain, None)
+    layer(x, rope, packed, None)
+    layer.float()(x.float(), rope, plain, None)
+    assert len(taken) == 1
+    torch.testing.assert_close(out, without_gradient, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize(("bf16", "amx", "faster"), [(1, 0, True), (0, 0, False), (1, 1, False)])
+def test_it_is_for_cpus_that_have_bfloat16_and_no_amx(monkeypatch, bf16, amx, faster):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(bf16))
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
+    assert is_faster(torch.ones(1, 1, 1, 2, dtype=torch.bfloat16)) is faster

@@ -1,0 +1,99 @@
+"""Words that are encoded once, against the library that encodes each text whole."""
+
+import json
+import random
+import re
+
+import pytest
+
+from lit_llm.tokenizer import HuggingFace
+from lit_llm.tokenizer import words as module
+from lit_llm.tokenizer.words import COARSE, FINE, Words, portions
+from tests.tokenizer import made
+
+TEXTS = ["the miller's 17 loaves", "def f(x): return x+1\n    # 'comment'"] * 20
+
+# Letters, digits, white space and signs of all kinds, for GPT-2's own pattern has to be met.
+PIECES = [
+    *("a", "b", "Z", "s", "t", "re", "ll", "'", '"', "(", ")", "1", "23", "_", "-", "'S", "\0"),
+    *(" ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u3000", "\x85", "\u2028", "\u202f"),
+    *("\x1c", "\x1f", "\x7f", "\u180e", "\u200b", "\u0308"),  # white space to some, not to others
+    *("é", "日", "ß", "İ", "²", "٣", "😀"),
+]
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "trim_offsets": True, "add_prefix_space": False}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return made.byte_level(
+        tmp_path_factory.mktemp("t") / "tokenizer.json", TEXTS, 300, [], regex=True
+    )
+
+
+def test_ids_are_those_of_the_library_whatever_the_text(path):
+    tokenizer = HuggingFace(path)
+    assert tokenizer._encode_texts != tokenizer._encode_each
+    draw = random.Random(0)
+    texts = ["".join(draw.choices(PIECES, k=draw.randint(0, 14))) for _ in range(4000)]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("pattern", [COARSE, FINE])
+def test_the_words_of_a_text_are_all_of_it(pattern):
+    draw = random.Random(1)
+    for _ in range(1000):
+        text = "".join(draw.choices(PIECES, k=draw.randint(0, 14)))
+        assert "".join(re.findall(pattern, text)) == text
+
+
+def test_the_fine_words_of_ascii_worked_out_by_hand():
+    words = re.findall(FINE, "it's 'self'  (x1)\n    end ")
+    assert words == [
+        *("it", "'s", " '", "self", "'", " ", " (", "x", "1", ")", "\n   ", " end", " "),
+    ]
+    assert re.findall(FINE, "abc caf\u00e9s def") == ["abc", " caf\u00e9s def"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "NFC"}},
+        {"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}},
+        {"pre_tokenizer": {**BYTE_LEVEL, "use_regex": False}},
+    ],
+)
+def test_tokenizers_that_cut_in_another_way_are_left_to_the_library(path, tmp_path, change):
+    with open(path) as file:
+        content = json.load(file) | change
+    other = tmp_path / "tokenizer.json"
+    other.write_text(json.dumps(content))
+    tokenizer = HuggingFace(str(other))
+    assert tokenizer._encode_texts == tokenizer._encode_each
+
+
+def test_a_word_is_encoded_once_for_all_texts():
+    asked = []
+
+    def lengths(words):
+        asked.extend(words)
+        return [[len(word)] for word in words]
+
+    words = Words(COARSE, lengths)
+    assert words.ids(["a bc a", " bc"]) == [[1, 3, 2], [3]]
+    assert words.ids(["a bc"]) == [[1, 3]]
+    assert sorted(asked) == [" a", " bc", "a"]
+
+
+def test_the_memory_of_words_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST_WORDS", 10)
+    words = Words(COARSE, lambda new: [[int(word)] for word in new])
+    for number in range(100):
+        assert words.ids([f"{number} 7"]) == [[number, 7]]
+        assert len(words._known) <= 12
+
+
+def test_long_texts_are_cut_in_front_of_white_space(monkeypatch):
+    monkeypatch.setattr(module, "PORTION", 5)
+    assert list(portions("abcdefg hi jklmn\n  o")) == ["abcdefg", " hi jklmn", "\n  o"]
