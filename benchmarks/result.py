@@ -25,6 +25,7 @@ from lit_llm.planning.peak_flops import device_name
 
 ROOT = Path(__file__).parents[1]
 BARS = ROOT / "benchmarks/bars.yaml"
+PEERS = {"torch", "transformers", "litgpt", "litdata", "xllamacpp", "gguf", "numpy"}
 HOLDS_IN = 0.8  # of its rounds: four of five
 console = Console(width=120)
 
@@ -132,6 +133,8 @@ def judged(bar: dict[str, Any], values: Sequence[float]) -> dict[str, Any]:
 
 def bar_words(bar: dict[str, Any]) -> str:
     """A judged bar in a line."""
+    if not bar["values"]:
+        return "nothing measured: NOT MET"
     sign, limit = (">=", bar["at_least"]) if "at_least" in bar else ("<=", bar["at_most"])
     verdict = "met" if bar["met"] else "NOT MET"
     rounds = f"in {bar['holds']} of {len(bar['values'])}"
@@ -153,7 +156,15 @@ def machine(here: torch.device) -> dict[str, Any]:
         "hardware": hardware(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "lightning", "transformers", "jsonargparse")},
+        "peers": peers(),
     }
+
+
+def peers() -> dict[str, str]:
+    """Versions in the peers' environment; empty where there is none."""
+    folders = [str(folder) for folder in ROOT.glob(".venv-peers/lib/python*/site-packages")]
+    found = metadata.distributions(path=folders) if folders else ()
+    return {d.name: d.version for d in found if d.name in PEERS}
 
 
 def version(package: str) -> str | None:

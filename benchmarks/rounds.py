@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +19,7 @@ from benchmarks.result import ROOT
 
 PEERS = Path(os.environ.get("PEERS") or ROOT / ".venv-peers/bin/python")
 ROUNDS = 5
+CLEARING_UP = 10  # seconds
 
 
 class NotRun(Exception):
@@ -47,7 +48,8 @@ class Contender:
         env: Mapping[str, str] | None = None,
     ) -> None:
         if not Path(python).exists():
-            raise NotRun(f"{python} is not there: make bench installs it")
+            name = Path(python).relative_to(ROOT) if Path(python).is_relative_to(ROOT) else python
+            raise NotRun(f"{name} is not there: make bench installs it")
         self._seconds = seconds
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `close`
         self._process = subprocess.Popen(
@@ -77,6 +79,8 @@ class Contender:
             NotRun: there came none.
         """
         assert self._process.stdin is not None
+        if self._process.poll() is not None:
+            raise NotRun("it has ended")
         line = json.dumps({"call": call, "arguments": arguments}) + "\n"
         try:
             self._process.stdin.write(line.encode())
@@ -90,17 +94,24 @@ class Contender:
         return self._process.pid
 
     def close(self) -> None:
-        """End it."""
-        if self._process.poll() is None:
+        """End it: by the end of its input, so that it clears up behind itself, or else by force."""
+        if not self._errors.closed:
+            with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+                self._process.communicate(timeout=CLEARING_UP)
+            self._kill()
+            self._errors.close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
-        self._errors.close()
 
     def _answer(self) -> Any:
         end = perf_counter() + self._seconds
         assert self._process.stdout is not None
         while b"\n" not in self._buffer:
             if not self._selector.select(max(0.0, end - perf_counter())):
+                self._kill()  # a late answer would be taken for that to the next request
                 raise NotRun(f"no answer within {self._seconds:.0f} s")
             piece = os.read(self._process.stdout.fileno(), 65536)
             if not piece:
@@ -138,15 +149,32 @@ def contenders(
 
 
 def take_turns(
-    turns: Mapping[str, Callable[[], float]], rounds: int = ROUNDS
+    turns: Mapping[str, Callable[[], float]],
+    rounds: int = ROUNDS,
+    not_run: Callable[[str, str], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Let each contender measure once per round; another one begins each round."""
+    """Let each contender measure once per round; another one begins each round.
+
+    Args:
+        turns: by name
+        rounds: how many
+        not_run: told the name and the reason of one that breaks, which is then left out of the
+            result; without it the reason is raised
+    """
     names = list(turns)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         for place in range(len(names)):
             name = names[(number + place) % len(names)]
-            found[name].append(turns[name]())
+            if name not in found:
+                continue
+            try:
+                found[name].append(turns[name]())
+            except NotRun as reason:
+                if not_run is None:
+                    raise
+                not_run(name, f"round {number + 1}: {reason}")
+                del found[name]
     return found
 
 

@@ -12,7 +12,7 @@ SPECIAL = {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}
 
 
 def sources() -> Iterator[str]:
-    """The source files of Python's standard library, tests included: 30 MB that everybody has."""
+    """The source files of Python's standard library, with its tests where they are installed."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         if "site-packages" in path.parts:

@@ -18,22 +18,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.peers import networks
 from benchmarks.turns import Turns
 
 Generate = Callable[[list[list[int]], int, bool], None]
 """Continues prompts of equal length by so many tokens; whether with a static cache."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """A network; all peers and lit-llm have the same."""
+@dataclass(frozen=True, kw_only=True)
+class Sizes(networks.Network):
+    """A network and the type of its weights."""
 
-    n_layer: int
-    n_head: int
-    d_model: int
-    d_ff: int
-    vocabulary: int
-    seq_len: int
     dtype: str
     """float32 or bfloat16"""
 
@@ -41,22 +36,8 @@ class Sizes:
 def transformers(sizes: Sizes) -> Generate:
     """`generate` of LlamaForCausalLM with SDPA."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        num_hidden_layers=sizes.n_layer,
-        num_attention_heads=sizes.n_head,
-        hidden_size=sizes.d_model,
-        intermediate_size=sizes.d_ff,
-        vocab_size=sizes.vocabulary,
-        max_position_embeddings=sizes.seq_len,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    model: Any = LlamaForCausalLM(config).to(getattr(torch, sizes.dtype)).eval()
+    model = networks.transformers(sizes, pad_token_id=0).to(getattr(torch, sizes.dtype)).eval()
 
     def generate(prompts: list[list[int]], new: int, static: bool) -> None:
         ids = torch.tensor(prompts)
@@ -77,26 +58,9 @@ def transformers(sizes: Sizes) -> Generate:
 def litgpt(sizes: Sizes) -> Generate:
     """The `generate` of litgpt/generate/base.py; one prompt at a time."""
     import torch
-    from litgpt import GPT, Config
     from litgpt.generate.base import generate as continued
 
-    config = Config(
-        n_layer=sizes.n_layer,
-        n_head=sizes.n_head,
-        n_embd=sizes.d_model,
-        intermediate_size=sizes.d_ff,
-        block_size=sizes.seq_len,
-        vocab_size=sizes.vocabulary,
-        padded_vocab_size=sizes.vocabulary,
-        rotary_percentage=1.0,
-        parallel_residual=False,
-        bias=False,
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-    )
-    model = GPT(config)
-    model.apply(model._init_weights)
-    model.lm_head.weight = model.transformer.wte.weight
+    model: Any = networks.litgpt(sizes)
     dtype = getattr(torch, sizes.dtype)
     model.to(dtype).eval()
 

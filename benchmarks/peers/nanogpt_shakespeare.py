@@ -9,7 +9,6 @@ character. Runs in an environment without lit-llm.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.nats import cut, summed_nats
+from benchmarks.peers import networks
 
 DATA = "data/shakespeare_char"
 STEPS = 2000
@@ -37,10 +37,15 @@ def command(python: Path | str, steps: int = STEPS) -> list[str]:
 
 def prepare(folder: Path, text: Path) -> None:
     """Copy the checkout and let it prepare this text instead of one from the network."""
-    checkout = os.environ.get("NANOGPT") or ""
-    if not checkout or not Path(checkout, "train.py").exists():
+    checkout = Path(os.environ.get("NANOGPT") or "")
+    if not (checkout / "train.py").exists():
         raise SystemExit("error: NANOGPT names no checkout of karpathy/nanoGPT")
-    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    (folder / DATA).mkdir(parents=True)
+    wanted = ("*.py", "config/*.py", f"{DATA}/*.py")
+    for file in (file for pattern in wanted for file in checkout.glob(pattern)):
+        target = folder / file.relative_to(checkout)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(file, target)
     shutil.copy(text, folder / DATA / "input.txt")
     subprocess.run([sys.executable, f"{DATA}/prepare.py"], cwd=folder, check=True)
 
@@ -48,11 +53,7 @@ def prepare(folder: Path, text: Path) -> None:
 def score(folder: Path, text: Path) -> float:
     """Nats per character of the last tenth of the text."""
     checkpoint = torch.load(folder / "out-shakespeare-char/ckpt.pt", weights_only=True)
-    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["nanogpt_model"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = networks.nanogpt(folder)
     model = module.GPT(module.GPTConfig(**checkpoint["model_args"]))
     model.load_state_dict(checkpoint["model"])
     model.eval()

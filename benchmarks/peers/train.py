@@ -9,7 +9,6 @@ whether all of it is compiled. Runs in an environment without lit-llm.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import resource
@@ -22,21 +21,16 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers import networks
 from benchmarks.turns import Turns
 
 LR, BETAS, DECAY, CLIP = 3e-4, (0.9, 0.95), 0.1, 1.0  # configs/optim/adamw.yaml
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """A network and its batch; all peers and lit-llm have the same."""
+@dataclass(frozen=True, kw_only=True)
+class Sizes(networks.Network):
+    """A network and its batch."""
 
-    n_layer: int
-    n_head: int
-    d_model: int
-    d_ff: int
-    vocabulary: int
-    seq_len: int
     rows: int
 
 
@@ -46,14 +40,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 def nanogpt(sizes: Sizes) -> tuple[nn.Module, Loss]:
     """GPT-2 of a checkout that NANOGPT names: LayerNorm, GELU of 4 D, learned positions."""
-    path = Path(os.environ.get("NANOGPT") or "", "model.py")
-    if not os.environ.get("NANOGPT") or not path.exists():
-        raise SystemExit("error: NANOGPT names no checkout of karpathy/nanoGPT")
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["nanogpt_model"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = networks.nanogpt(os.environ.get("NANOGPT"))
     config = module.GPTConfig(
         n_layer=sizes.n_layer,
         n_head=sizes.n_head,
@@ -67,54 +54,21 @@ def nanogpt(sizes: Sizes) -> tuple[nn.Module, Loss]:
 
 
 def litgpt(sizes: Sizes) -> tuple[nn.Module, Loss]:
-    """Litgpt's GPT as a Llama; it ties no embeddings, so they are tied here."""
-    from litgpt import GPT, Config
+    """Litgpt's GPT with its own loss."""
+    model = networks.litgpt(sizes)
     from litgpt.utils import chunked_cross_entropy
 
-    config = Config(
-        n_layer=sizes.n_layer,
-        n_head=sizes.n_head,
-        n_embd=sizes.d_model,
-        intermediate_size=sizes.d_ff,
-        block_size=sizes.seq_len,
-        vocab_size=sizes.vocabulary,
-        padded_vocab_size=sizes.vocabulary,
-        rotary_percentage=1.0,
-        parallel_residual=False,
-        bias=False,
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-    )
-    model = GPT(config)
-    model.apply(model._init_weights)
-    model.lm_head.weight = model.transformer.wte.weight
     # As its own pretraining does; in one piece, for chunks of logits cost time and save nothing.
     return model, lambda gpt, x, y: chunked_cross_entropy(gpt(x), y, chunk_size=0)
 
 
 def transformers(sizes: Sizes) -> tuple[nn.Module, Loss]:
-    """LlamaForCausalLM with SDPA."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        num_hidden_layers=sizes.n_layer,
-        num_attention_heads=sizes.n_head,
-        hidden_size=sizes.d_model,
-        intermediate_size=sizes.d_ff,
-        vocab_size=sizes.vocabulary,
-        max_position_embeddings=sizes.seq_len,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+    """LlamaForCausalLM with its own loss."""
 
     def loss(model: nn.Module, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         return model(input_ids=inputs_BT, labels=targets_BT, shift_labels=targets_BT).loss
 
-    return LlamaForCausalLM(config), loss
+    return networks.transformers(sizes, use_cache=False, pad_token_id=None), loss
 
 
 PEERS = {"nanogpt": nanogpt, "litgpt": litgpt, "transformers": transformers}
@@ -206,9 +160,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def main() -> None:
-    name, sizes = sys.argv[1], Sizes(**json.loads(sys.argv[2]))
-    turns, build = Turns(), PEERS[name]
+def serve(build: Callable[[Sizes], tuple[nn.Module, Loss]], sizes: Sizes) -> None:
+    """Train when asked to."""
+    turns = Turns()
     loops: list[Loop] = []
 
     def use(mode: str, compile: bool = False) -> dict[str, int]:
@@ -226,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(PEERS[sys.argv[1]], Sizes(**json.loads(sys.argv[2])))

@@ -45,6 +45,7 @@ def main() -> None:
                 for workers, loader in loaders.items()
             },
             2 if DRY else ROUNDS,
+            result.not_run,
         )
         loaders.clear()
     for name, speeds in found.items():

@@ -33,9 +33,8 @@ def main() -> None:
                 for label, (name, arguments) in WAYS.items()
                 if name in there
             }
-            for turn in turns.values():
-                turn()  # finds its kernels
-            found = take_turns(turns, ROUNDS)
+            take_turns(turns, 1, result.not_run)  # they find their kernels
+            found = take_turns(turns, ROUNDS, result.not_run)
         for label, values in found.items():
             result.add(
                 name=label, dtype=short, tokens_per_second=statistics.median(values), values=values

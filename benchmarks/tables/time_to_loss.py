@@ -164,7 +164,8 @@ def finish(command: list[str], folder: Path = ROOT) -> str:
     Raises:
         NotRun: it failed.
     """
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}  # what cli.py sets for itself, for both
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise NotRun(last_words(done.stderr or done.stdout))
     return done.stdout

@@ -2,7 +2,7 @@
 
 `cli.py fit` with the recipe shakespeare-char/long.yaml, a whole process from its start to its end
 with all its validations and checkpoints, scored as in benchmarks/tables/time_to_loss.py. nanoGPT
-comes to 1.4697 on a GPU with ten times the tokens and four times the parameters; on a CPU its
+comes to 1.4697 on a GPU with ten times the tokens and 2.6 times the parameters; on a CPU its
 README stops at 1.88, so nothing runs beside ours.
 
     SHAKESPEARE=tinyshakespeare.txt python -m benchmarks.tables.time_to_loss_long

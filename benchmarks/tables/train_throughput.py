@@ -4,13 +4,14 @@
     (b)   gpt-124m, a row of 1024 tokens
 
 Ours is `cli.py fit` with the callbacks that it has by default; a peer is a bare loop around its
-network (benchmarks/peers/train.py). Every peer is first tried in each precision for a step, and its
-fastest takes part: of those whose validation loss after equal tokens is within 0.01 of float32's.
-At (b) only the two fastest of (a) are tried. All take turns, so that a ratio is of one minute.
+network (benchmarks/peers/train.py), and so is our own network beside it, to show what the Trainer
+costs. Every peer is first tried in each precision for some steps, and its fastest takes part: of
+those whose validation loss after equal tokens is within 0.01 of float32's, and ours has to be so
+too. At (b) only the two fastest of (a) are tried. All take turns, so that a ratio is of one minute.
 
     COMPILED=1 python -m benchmarks.tables.train_throughput
 
-tries torch.compile on the peers too, which takes minutes.
+tries torch.compile on the peers too, which takes minutes; without it nobody is compiled.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import statistics
 import sysconfig
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ DRY = os.environ.get("BENCH_DRY_RUN") == "1"
 COMPILED = os.environ.get("COMPILED") == "1"
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 NAMES = ("nanogpt", "litgpt", "transformers")
+BARE = "our bare loop"
 WITHIN = 0.01  # nats of float32's loss
 LEARN = {"steps": 2, "rows": 2} if DRY else {"steps": 40, "rows": 4}
 
@@ -51,6 +54,7 @@ B = {
     "seq_len": 1024,
 }
 WARMUP = 1 if DRY else 20
+PROBED = 1 if DRY else 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "a": {"sizes": {**(TINY if DRY else A), "rows": 2 if DRY else 8}, "warmup": WARMUP, "steps": 4},
     "b": {
@@ -70,7 +74,7 @@ Mode = tuple[str, bool]
 def main() -> None:
     columns = ("name", "precision", "compiled", "tokens_per_second", "ratio", "share_of_peak")
     result = Result("train-throughput", columns, dry_run=DRY)
-    learning: set[str] = set()
+    learning: dict[str, set[str]] = {}
     modes = [(precision, compiled) for compiled in (False, True) for precision in PRECISIONS]
     worth_trying = {name: modes if COMPILED else modes[: len(PRECISIONS)] for name in NAMES}
     for part, setting in SETTINGS.items():
@@ -85,7 +89,7 @@ def _measure(
     part: str,
     setting: dict[str, Any],
     result: Result,
-    learning: set[str],
+    learning: dict[str, set[str]],
     worth_trying: dict[str, list[Mode]],
 ) -> None:
     sizes, not_run = setting["sizes"], result.not_run
@@ -95,8 +99,8 @@ def _measure(
         speeds = {}
         for name, peer in peers.items():
             try:
-                if not learning:
-                    learning |= precisions_that_learn(peer, result)
+                if "peers" not in learning:
+                    learning["peers"] = precisions_that_learn(peer, "a peer", result)
                 speeds[name] = probe(peer, sizes, worth_trying[name])
             except NotRun as reason:
                 not_run(f"({part}) {name}", str(reason))
@@ -106,20 +110,31 @@ def _measure(
             worth_trying[name] = list({*fastest, ours})
         taking_part = {}
         for name, found in speeds.items():
-            modes = [mode for mode in found if mode[0] in learning]
+            modes = [mode for mode in found if mode[0] in learning["peers"]] or [("32-true", False)]
             taking_part[name] = (peers[name], max(modes, key=found.__getitem__))
         same = max(speeds, key=lambda name: speeds[name][ours], default=None)
-        makers = {"lit-llm": lambda: start_fit(part, sizes, ours[0])}
+        makers = {
+            "lit-llm": lambda: start_fit(part, sizes, ours[0]),
+            BARE: lambda: Contender(["-m", "benchmarks.our_loop", json.dumps(sizes)], env=THREADS),
+        }
         if same is not None and taking_part[same][1] != ours:
             makers[same] = lambda: start_peer(same, sizes)
         with contenders(makers, lambda name, why: not_run(f"({part}) {name}", why)) as others:
             if same in others:
                 taking_part[f"{same}, our mode"] = (others.pop(same), ours)
+            if BARE in others:
+                if "ours" not in learning:
+                    bare, tried = others[BARE], ("32-true", ours[0])
+                    learning["ours"] = precisions_that_learn(bare, "ours", result, tried)
+                taking_part[BARE] = (others.pop(BARE), ours)
             for peer, mode in taking_part.values():
                 use(peer, sizes, mode)
             turning = {name: peer for name, (peer, _) in taking_part.items()} | others
             modes = {name: mode for name, (_, mode) in taking_part.items()} | {"lit-llm": ours}
             _take_turns(part, setting, result, turning, modes)
+            if ours[0] not in learning.get("ours", ()):
+                not_run(f"({part}) lit-llm", f"{ours[0]} was not shown to learn as float32 does")
+            _bars(part, result, modes)
 
 
 def _take_turns(
@@ -132,13 +147,18 @@ def _take_turns(
     """Measure, and hold the ratios against the bars."""
     sizes, steps = setting["sizes"], setting["steps"]
     tokens = sizes["rows"] * sizes["seq_len"] * steps
-    for contender in turning.values():
-        contender.ask("turn", steps=setting["warmup"])
-    turns = {
-        name: (lambda contender=contender: contender.ask("turn", steps=steps)["seconds"])
-        for name, contender in turning.items()
-    }
-    seconds = take_turns(turns, 2 if DRY else ROUNDS)
+
+    def not_run(name: str, reason: str) -> None:
+        result.not_run(f"({part}) {name}", reason)
+
+    def turns(steps: int) -> dict[str, Callable[[], float]]:
+        return {
+            name: (lambda contender=contender: contender.ask("turn", steps=steps)["seconds"])
+            for name, contender in turning.items()
+        }
+
+    take_turns(turns(setting["warmup"]), 1, not_run)
+    seconds = take_turns(turns(steps), 2 if DRY else ROUNDS, not_run)
     peaks = {"bf16": matmul_flops(torch.bfloat16), "32": matmul_flops(torch.float32)}
     flops = size(network(sizes)).flops_per_token
     ratio = (
@@ -158,13 +178,24 @@ def _take_turns(
             share_of_peak=speed * flops / peaks[precision.split("-")[0]],
             seconds=times,
         )
-    peers = [name for name in ratio if name != "lit-llm"]
-    missing = any(row["name"].startswith(f"({part})") for row in result.values["not_run"])
-    if not peers or missing:
-        return  # with a peer missing, nobody knows the best one: the bars are unmet
-    result.bar(f"{part}-best-mode", [min(r) for r in zip(*(ratio[n] for n in peers), strict=True)])
-    same = [name for name in peers if modes[name] == modes["lit-llm"]]
-    result.bar(f"{part}-same-mode", [min(r) for r in zip(*(ratio[n] for n in same), strict=True)])
+
+
+def _bars(part: str, result: Result, modes: dict[str, Mode]) -> None:
+    """Hold our ratios against the bars; with a peer missing, nobody knows the best one."""
+    of_part = f"({part}) "
+    if any(missing["name"].startswith(of_part) for missing in result.values["not_run"]):
+        return
+    seconds = {
+        row["name"].removeprefix(of_part): row["seconds"]
+        for row in result.values["rows"]
+        if row["name"].startswith(of_part)
+    }
+    mine = seconds.pop("lit-llm")
+    del seconds[BARE]
+    ratio = {name: ratios(times, mine) for name, times in seconds.items()}
+    same = [name for name in ratio if modes[name] == modes["lit-llm"]]
+    for bar, names in (("best-mode", list(ratio)), ("same-mode", same)):
+        result.bar(f"{part}-{bar}", [min(r) for r in zip(*(ratio[n] for n in names), strict=True)])
 
 
 # -- contenders ------------------------------------------------------------------------------------
@@ -185,7 +216,7 @@ def network(sizes: dict[str, int]) -> GPTConfig:
 
 def start_fit(part: str, sizes: dict[str, int], precision: str) -> Contender:
     """A run of `cli.py fit` on random tokens, one document in each row."""
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(prefix="lit-llm-bench-")  # nothing is saved in so few steps
     arguments = [
         *("-m", "benchmarks.fit_in_turns"),
         *fit_arguments(sizes, precision),
@@ -236,17 +267,19 @@ def use(peer: Contender, sizes: dict[str, int], mode: Mode) -> None:
 
 
 def probe(peer: Contender, sizes: dict[str, int], modes: list[Mode]) -> dict[Mode, float]:
-    """Tokens/s of a step in each mode, after one that does not count."""
+    """Tokens/s in each mode, after a step that does not count."""
     speeds = {}
     for mode in modes:
         use(peer, sizes, mode)
         peer.ask("turn", steps=1)
-        seconds = peer.ask("turn", steps=1)["seconds"]
-        speeds[mode] = sizes["rows"] * sizes["seq_len"] / seconds
+        seconds = peer.ask("turn", steps=PROBED)["seconds"]
+        speeds[mode] = PROBED * sizes["rows"] * sizes["seq_len"] / seconds
     return speeds
 
 
-def precisions_that_learn(peer: Contender, result: Result) -> set[str]:
+def precisions_that_learn(
+    peer: Contender, name: str, result: Result, precisions: Sequence[str] = PRECISIONS
+) -> set[str]:
     """Those whose loss on held-out text is within 0.01 of float32's after equal tokens.
 
     The text is the source code of Python's standard library, a byte a token.
@@ -256,10 +289,10 @@ def precisions_that_learn(peer: Contender, result: Result) -> set[str]:
             file.write(path.read_bytes())
         file.flush()
         losses = {}
-        for precision in PRECISIONS:
+        for precision in dict.fromkeys(precisions):
             peer.ask("use", mode=precision)
             losses[precision] = peer.ask("learn", path=file.name, **LEARN)
-    result.settings(losses_after_equal_tokens=losses, learning=LEARN)
+    result.settings(**{f"losses after equal tokens, {name}": losses}, learning=LEARN)
     return {p for p, loss in losses.items() if loss - losses["32-true"] <= WITHIN}
 
 

@@ -34,6 +34,7 @@ def main() -> None:
                 for name, loop in loops.items()
             },
             2 if DRY else ROUNDS,
+            result.not_run,
         )
     steps = milliseconds_of_a_step()
     before: str | None = None

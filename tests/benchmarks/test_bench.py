@@ -21,9 +21,9 @@ def test_every_bar_belongs_to_a_table():
     assert {name for name in read_bars() if not name.startswith("gpu-")} <= tables
 
 
-def write(folder, table, values):
+def write(folder, table, values, *, dry_run=False):
     bars = {n: judged(bar, values[n]) for n, bar in read_bars()[table].items() if n in values}
-    (folder / f"{table}.json").write_text(json.dumps({"bars": bars}))
+    (folder / f"{table}.json").write_text(json.dumps({"bars": bars, "dry_run": dry_run}))
 
 
 def test_all_bars_met_is_a_success(tmp_path, monkeypatch, capsys):
@@ -39,6 +39,13 @@ def test_a_bar_that_was_not_run_is_not_met(tmp_path, monkeypatch, capsys):
     assert not bench._count(["load"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["load, one-worker: not run: NOT MET", "1 of 2 bars met"]
+
+
+def test_a_dry_run_meets_no_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    write(tmp_path, "load", {"no-worker": [20.0], "one-worker": [30.0]}, dry_run=True)
+    assert not bench._count(["load"])
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 bars met"
 
 
 def test_a_table_that_never_wrote_its_file_leaves_its_bars_unmet(tmp_path, monkeypatch, capsys):

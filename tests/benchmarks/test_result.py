@@ -23,6 +23,10 @@ def test_a_bar_without_a_measurement_is_not_met():
     assert not judged({"at_least": 1.0}, [])["met"]
 
 
+def test_a_line_about_nothing_measured_says_so():
+    assert bar_words(judged({"at_least": 1.0}, [])) == "nothing measured: NOT MET"
+
+
 def test_a_bar_that_is_no_number_is_not_met():
     assert not judged({"at_most": 1.0}, [float("nan")])["met"]
 

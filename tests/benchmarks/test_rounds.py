@@ -75,6 +75,48 @@ def test_another_one_begins_each_round():
     assert found == {"a": [1.0, 4.0], "b": [2.0, 3.0]}
 
 
+def test_one_that_breaks_is_left_out_and_the_others_go_on():
+    told, speeds = [], iter([1.0])
+
+    def breaks():
+        try:
+            return next(speeds)
+        except StopIteration:
+            raise NotRun("out of memory") from None
+
+    found = take_turns(
+        {"a": breaks, "b": lambda: 2.0}, rounds=3, not_run=lambda *words: told.append(words)
+    )
+    assert found == {"b": [2.0, 2.0, 2.0]}
+    assert told == [("a", "round 2: out of memory")]
+
+
+def test_an_answer_that_comes_too_late_is_no_answer_to_the_next_request():
+    contender = Contender(
+        [
+            "-c",
+            SERVER.replace("return 2", "time.sleep(5); return 2", 1).replace(
+                "import sys", "import sys, time", 1
+            ),
+        ],
+        seconds=60,
+    )
+    contender._seconds = 0.2
+    with pytest.raises(NotRun, match="no answer within 0 s"):
+        contender.ask("twice", number=1)
+    contender._seconds = 60
+    with pytest.raises(NotRun, match="it has ended"):
+        contender.ask("twice", number=2)
+    contender.close()
+
+
+def test_a_contender_clears_up_behind_itself(tmp_path):
+    left = tmp_path / "left"
+    code = f"import atexit, pathlib; atexit.register(pathlib.Path({str(left)!r}).touch)\n{SERVER}"
+    Contender(["-c", code], seconds=60).close()
+    assert left.exists()
+
+
 def test_ratios_are_taken_round_by_round():
     assert ratios([2.0, 3.0], [1.0, 6.0]) == [2.0, 0.5]
 

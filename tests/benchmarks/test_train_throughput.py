@@ -44,9 +44,9 @@ def dry_run(table, folder, **env) -> dict:
 )
 def test_missing_peers_are_not_run_and_leave_the_bars_unmet(table, tmp_path):
     found = dry_run(table, tmp_path, PEERS="/nowhere/python", NANOGPT="")
-    assert {row["name"].removeprefix("(a) ").removeprefix("(b) ") for row in found["rows"]} == {
-        "lit-llm"
-    }
+    names = {row["name"].removeprefix("(a) ").removeprefix("(b) ") for row in found["rows"]}
+    assert "lit-llm" in names
+    assert names <= {"lit-llm", "our bare loop"}
     assert {missing["name"].split()[-1] for missing in found["not_run"]} == set(PEERS)
     assert "/nowhere/python is not there" in found["printed"]
     assert found["bars"] == {}
@@ -66,11 +66,9 @@ def test_a_peer_that_is_there_takes_turns_with_a_run_of_fit(tmp_path):
     peer, ours = rows["(a) nanogpt"]["seconds"], rows["(a) lit-llm"]["seconds"]
     quotients = sorted(p / o for p, o in zip(peer, ours, strict=True))
     assert rows["(a) nanogpt"]["ratio"] == pytest.approx(sum(quotients) / 2)  # of two rounds
-    assert set(found["settings"]["losses_after_equal_tokens"]) == {
-        "32-true",
-        "bf16-mixed",
-        "bf16-true",
-    }
+    losses = found["settings"]["losses after equal tokens, a peer"]
+    assert set(losses) == {"32-true", "bf16-mixed", "bf16-true"}
+    assert "32-true" in found["settings"]["losses after equal tokens, ours"]
 
 
 class Bigram(nn.Module):
