@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(nn.Module):
@@ -27,9 +28,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scaled = _Norm.apply(x, self.weight, self.eps)
-        if torch.is_autocast_enabled(x.device.type):
+        kind = x.device.type
+        # Some devices know no autocast, and asking for it there is an error: meta.
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             # Once, and not by each of the projections that read it: three times for q, k and v.
-            return scaled.to(torch.get_autocast_dtype(x.device.type))
+            return scaled.to(torch.get_autocast_dtype(kind))
         return scaled
 
 
@@ -44,12 +47,14 @@ class _Norm(torch.autograd.Function):
         return (wide * inverse).type_as(x) * weight
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse = ctx.saved_tensors
         normed, gradient, scale = x.float() * inverse, gradient.float(), weight.float()
         product = gradient * normed
         # Along x itself its length has no influence: that part of the gradient is taken away.
-        along = (product @ scale).unsqueeze(-1) / x.size(-1)
+        # Not by `@`, which autocast would compute in bfloat16, here too.
+        along = (product * scale).sum(-1, keepdim=True) / x.size(-1)
         of_x = (gradient * scale).addcmul_(normed, along, value=-1).mul_(inverse)
         of_weight = product.flatten(0, -2).sum(0) if product.dim() > 1 else product
         return of_x.type_as(x), of_weight.type_as(weight), None

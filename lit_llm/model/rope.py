@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Rope = tuple[Tensor, Tensor]
 """cos_B1TE and sin_B1TE of the positions of a batch; the 1 stands for the heads."""
@@ -59,6 +60,7 @@ class _Rotation(torch.autograd.Function):
         return _turn(x_BHTE, cos_B1TE, sin_B1TE)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, None, None]:
         cos_B1TE, sin_B1TE = ctx.saved_tensors
         return _turn(gradient_BHTE, cos_B1TE, -sin_B1TE), None, None

@@ -1,11 +1,16 @@
+import runpy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lit_llm.model import attention
+from lit_llm.model import causal_attention as module
 from lit_llm.model.attention import GroupedQueryAttention
 from lit_llm.model.causal_attention import QUERIES, causal_attention, is_faster
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import Block
 from lit_llm.model.layout import Layout
 from lit_llm.model.rope import rope_table
 
@@ -59,8 +64,7 @@ def test_no_query_sees_the_future():
 
 
 def test_a_layer_takes_it_for_plain_causal_training_in_bfloat16_alone(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(module, "CPU_IS_SUITED", True)
     taken = []
     monkeypatch.setattr(
         attention, "causal_attention", lambda *qkv: taken.append(1) or causal_attention(*qkv)
@@ -83,8 +87,62 @@ def test_a_layer_takes_it_for_plain_causal_training_in_bfloat16_alone(monkeypatc
     torch.testing.assert_close(out, without_gradient, rtol=0.02, atol=1e-3)
 
 
-@pytest.mark.parametrize(("bf16", "amx", "faster"), [(1, 0, True), (0, 0, False), (1, 1, False)])
-def test_it_is_for_cpus_that_have_bfloat16_and_no_amx(monkeypatch, bf16, amx, faster):
+@pytest.mark.parametrize(("bf16", "amx", "suited"), [(1, 0, True), (0, 0, False), (1, 1, False)])
+def test_it_is_for_cpus_that_have_bfloat16_and_no_amx(monkeypatch, bf16, amx, suited):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(bf16))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
-    assert is_faster(torch.ones(1, 1, 1, 2, dtype=torch.bfloat16)) is faster
+    assert runpy.run_path(module.__file__)["CPU_IS_SUITED"] is suited
+    monkeypatch.setattr(module, "CPU_IS_SUITED", suited)
+    assert is_faster(torch.ones(1, 1, 1, 2, dtype=torch.bfloat16)) is suited
+
+
+def test_long_rows_are_left_to_pytorch_for_the_memory_that_they_would_keep(monkeypatch):
+    monkeypatch.setattr(module, "CPU_IS_SUITED", True)
+    assert is_faster(torch.ones(1, 1, 1024, 2, dtype=torch.bfloat16))
+    assert not is_faster(torch.ones(1, 1, 1025, 2, dtype=torch.bfloat16))
+
+
+def test_a_second_derivative_is_refused():
+    qkv = heads(5, torch.float32)
+    (first,) = torch.autograd.grad(causal_attention(*qkv).square().sum(), qkv[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()
+
+
+@pytest.fixture
+def block(monkeypatch):
+    monkeypatch.setattr(module, "CPU_IS_SUITED", True)
+    torch.manual_seed(0)
+    return Block(GPTConfig(d_model=24, n_head=4, n_kv_head=2, n_layer=1), layer=0)
+
+
+def inputs() -> tuple:
+    cos, sin = rope_table(9, 6)
+    x = torch.randn(2, 9, 24, requires_grad=True)
+    return x, (cos[None, None], sin[None, None]), Layout.plain(x[..., 0])
+
+
+def test_a_block_is_one_graph_for_torch_compile(block):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch._dynamo.explain(block.forward)(*inputs())
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_block_has_the_same_gradients_compiled_and_with_its_activations_computed_again(
+    block, checkpointing
+):
+    compiled = torch.compile(block.forward, backend="aot_eager", fullgraph=True)
+    again = lambda *args: checkpoint(compiled, *args, use_reentrant=False)  # noqa: E731
+    args = inputs()
+    wanted = [args[0], *block.parameters()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = block(*args)
+        found = again(*args) if checkpointing else compiled(*args)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, wanted, upstream),
+        torch.autograd.grad(expected, wanted, upstream),
+        rtol=0.02,
+        atol=0.02,
+    )

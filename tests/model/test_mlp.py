@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lit_llm.model.config import GPTConfig
@@ -26,3 +27,11 @@ def test_gradients_are_those_of_the_formula():
     expected = torch.autograd.grad(formula, (x, *weights), upstream)
     found = torch.autograd.grad(mlp(x), (x, *weights), upstream)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_second_derivative_is_refused():
+    mlp = SwiGLU(GPTConfig(d_model=6, n_head=1, d_ff=10), layer=0)
+    x = torch.randn(3, 6, requires_grad=True)
+    (first,) = torch.autograd.grad(mlp(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()

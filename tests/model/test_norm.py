@@ -54,3 +54,26 @@ def test_under_autocast_it_is_rounded_to_what_the_projections_compute_in():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(norm(x), RMSNorm(6)(x).bfloat16())
     assert norm(x).dtype == torch.float32
+
+
+def test_under_autocast_its_gradients_are_those_of_float32():
+    torch.manual_seed(0)
+    norm, upstream = RMSNorm(96), torch.randn(50, 96)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(50, 96, requires_grad=True)
+    expected = torch.autograd.grad(norm(x), (x, norm.weight), upstream)
+    scaled = norm(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(scaled, (x, norm.weight), upstream)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_device_that_knows_no_autocast_is_fine():
+    assert RMSNorm(6, eps=0.1).to("meta")(torch.ones(3, 6, device="meta")).shape == (3, 6)
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.randn(3, 6, requires_grad=True)
+    (first,) = torch.autograd.grad(RMSNorm(6)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()

@@ -57,3 +57,11 @@ def test_the_gradient_is_turned_back():
     first, second = upstream.chunk(2, dim=-1)
     back = torch.cat((second, -first), dim=-1)
     torch.testing.assert_close(found, upstream * cos + back * sin)
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.randn(5, 6, requires_grad=True)
+    turned = apply_rope(x, rope_table(5, 6))
+    (first,) = torch.autograd.grad(turned.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()

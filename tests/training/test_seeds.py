@@ -27,3 +27,12 @@ def test_nothing_is_kept_for_devices_that_are_not_there(monkeypatch):
     assert asked == []
     seed_generators(1, torch.device("cuda"))
     assert asked == [1]
+
+
+def test_a_kind_of_device_that_is_not_known_here_is_seeded_by_torch(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "manual_seed", asked.append)
+    seed_generators(5, torch.device("hpu"))
+    assert asked == [5]
+    seed_generators(5, torch.device("cpu"))
+    assert asked == [5]
