@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from rich.text import Text
 
 from lit_llm.callbacks.progress import Progress
 from lit_llm.commands.bounds import refuse_flat, refuse_seed
+from lit_llm.commands.compose import Configuration, merge
 from lit_llm.commands.docstrings import read_docstrings
 from lit_llm.commands.fit import RunParser, quiet_libraries
-from lit_llm.commands.parser import explained_errors, merged, read
+from lit_llm.commands.parser import explained_errors, flag_value, merged, read
+from lit_llm.commands.precision import auto_precision, device_kind
+from lit_llm.commands.processes import say
+from lit_llm.commands.refusals import refuse_early
 from lit_llm.data.prompt_data import PromptData
 from lit_llm.generation.fast import Decoding
 from lit_llm.generation.sampling import Sampling
@@ -41,14 +45,48 @@ def run(command: str, arguments: list[str]) -> None:
     configuration, flags = read(arguments)
     refuse_flat(configuration, flags)
     refuse_seed(configuration, flags)
+    notes = settle_precision(configuration, flags)
     with explained_errors(configuration, flags):
-        PredictCLI(args=[command, *merged(configuration), *flags])
+        PredictCLI(args=[command, *merged(configuration), *flags], notes=notes)
+
+
+def settle_precision(configuration: Configuration, flags: list[str]) -> list[str]:
+    """Replace `trainer.precision: auto`, which trainer files have and Lightning does not know.
+
+    Returns:
+        Lines that tell the user what was chosen.
+    """
+    trainer = configuration.values.get("trainer", {})
+    if not isinstance(trainer, dict):
+        return []  # the parser says what is wrong with it
+    in_files, in_flags = trainer.get("precision"), flag_value(flags, "trainer.precision")
+    if "auto" not in (in_files, in_flags):
+        return []
+    precision, notes = in_flags, []
+    if precision in ("auto", None):
+        accelerator = flag_value(flags, "trainer.accelerator") or trainer.get("accelerator")
+        precision, reason = _precision(device_kind(str(accelerator or "auto")))
+        notes = [f"precision {precision} (auto: {reason})"]
+    configuration.values = merge(configuration.values, {"trainer": {"precision": precision}})
+    for index, (before, word) in enumerate(zip(["", *flags], flags, strict=False)):
+        if (before, word) == ("--trainer.precision", "auto"):
+            flags[index] = precision
+        elif word == "--trainer.precision=auto":
+            flags[index] = f"--trainer.precision={precision}"
+    return notes
+
+
+def _precision(kind: str) -> tuple[str, str]:
+    if kind == "cpu":  # bfloat16 arithmetic, which pays in training, leaves the weights float32
+        return "32-true", "generating on a CPU waits for the weights, which stay as they are"
+    return auto_precision(kind, None)
 
 
 class PredictCLI(LightningCLI):
     """A LightningCLI of its own: model and tokenizer are the checkpoint's, data are prompts."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], notes: Sequence[str] = ()) -> None:
+        self._notes = notes
         super().__init__(
             Predictor,
             PromptData,
@@ -81,6 +119,7 @@ class PredictCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        refuse_early(config["trainer"])
         config["model"]["ckpt_path"] = config["ckpt_path"] or config["model"]["ckpt_path"]
 
     def predict(self, model: Predictor, datamodule: PromptData, **kwargs: Any) -> None:
@@ -90,6 +129,8 @@ class PredictCLI(LightningCLI):
                 f"predict runs on one device, got {self.trainer.world_size}: "
                 "give --trainer.devices 1"
             )
+        for note in self._notes:
+            say(note)
         batches = self.trainer.predict(model, datamodule=datamodule)
         answers = [answer for batch in batches or [] for answer in batch]
         output = self._get(self.config, "output")

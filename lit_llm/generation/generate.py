@@ -96,7 +96,7 @@ def prefill(gpt: GPT, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tenso
         return project(hidden_BTD[rows_B, lengths_B - 1])
 
     positions_BT = torch.arange(tokens_BT.size(1), device=gpt.device).expand_as(tokens_BT)
-    return gpt(tokens_BT, Layout.prefill(positions_BT), cache, at_the_last_token)
+    return gpt(tokens_BT, Layout.prefill(positions_BT, cache.slots), cache, at_the_last_token)
 
 
 @torch.inference_mode()

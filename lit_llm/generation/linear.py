@@ -111,10 +111,15 @@ ROWS = 16  # that the packed order is chosen for; it serves every other number t
 
 
 def multiply(x: Tensor, packed: Tensor) -> Tensor:
-    """Rows (..., in) times a packed weight: (..., out)."""
+    """Rows (..., in) times a packed weight: (..., out), of the dtype that `F.linear` gives.
+
+    Autocast does not know this operator, and oneDNN takes no two dtypes: under bf16-mixed the rows
+    come in bfloat16 and the weight is float32. They are multiplied in the weight's dtype.
+    """
     operators: Any = torch.ops.mkldnn
-    out: Tensor = operators._linear_pointwise(x, packed, None, "none", [], "")
-    return out
+    out: Tensor = operators._linear_pointwise(x.to(packed.dtype), packed, None, "none", [], "")
+    autocast = torch.is_autocast_enabled("cpu")
+    return out.to(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
 
 
 def _is_one_row(x: Tensor) -> bool:

@@ -67,7 +67,8 @@ class GPT(nn.Module):
         Args:
             tokens_BT: int64 token ids
             layout: who sees whom; None: each row is one document, seen causally
-            cache: keys and values of earlier tokens; needs `Layout.cached`
+            cache: keys and values of earlier tokens; needs `Layout.cached`, or `Layout.prefill`
+                for the first tokens
             head: computes the result from the hidden states and the output projection, such as
                 a loss that never holds all logits. It runs in here because sharding strategies
                 hold a parameter whole only while `forward` runs.

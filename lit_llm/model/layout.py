@@ -9,6 +9,11 @@ from torch import Tensor
 
 from lit_llm.model import varlen
 
+CAUSAL_IS_WRONG_ON = ("mps",)
+"""Devices where SDPA's `is_causal` lets a query see up to three later tokens: Apple's in 16 bits,
+up to PyTorch 2.12 (https://github.com/pytorch/pytorch/issues/195910). A mask is read rightly.
+"""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -65,12 +70,19 @@ class Layout:
         return cls(positions_BT, mask_BTS[:, None], documents=documents)
 
     @classmethod
-    def prefill(cls, positions_BT: Tensor) -> Layout:
+    def prefill(cls, positions_BT: Tensor, slots: int) -> Layout:
         """The first tokens of a cache, from slot 0 on: nothing came before them.
 
         Each token sees the slots up to its own, which needs no mask: SDPA counts queries and keys
-        from the same end, the first, also where there are more keys.
+        from the same end, the first, also where there are more keys. A mask says the same where
+        it does that wrongly.
+
+        Args:
+            positions_BT: 0, 1, 2... in each row
+            slots: of the cache
         """
+        if positions_BT.device.type in CAUSAL_IS_WRONG_ON:
+            return cls.cached(positions_BT, slots)
         return cls(positions_BT, None, is_causal=True)
 
     @classmethod

@@ -11,8 +11,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-MOST_WORDS = 2**17
-"""Words that are remembered: some 30 MB. When there are more, all are forgotten."""
+MOST_CHARACTERS = 2**20
+"""Of all words that are remembered. When there are more, all words are forgotten.
+
+A word costs some 150 bytes, each id 36 more. So this is 35 MB of words of six letters with an id
+or two, 90 MB of Chinese with two ids a character, and at most 160 MB: emoji with four. That is for
+each of the two patterns, and a portion may go beyond it.
+"""
+
+LONGEST = 64
+"""Characters of a word that is remembered. What is longer hardly comes twice: a line of base64, or
+a paragraph in a script without spaces."""
 
 PORTION = 2**18
 """Characters whose words are held at a time."""
@@ -69,20 +78,28 @@ class Words:
         self._words_of = re.compile(pattern).findall
         self._encode = encode
         self._known: dict[str, list[int]] = {}
+        self._characters = 0  # of the known words
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
         words = [self._words_of(text) for text in texts]
-        known = self._remember(set().union(*words))
-        return [list(chain.from_iterable(map(known.__getitem__, one))) for one in words]
+        ids_of = self._lookup(set().union(*words))
+        return [list(chain.from_iterable(map(ids_of, one))) for one in words]
 
-    def _remember(self, words: set[str]) -> dict[str, list[int]]:
-        if len(self._known) > MOST_WORDS:
+    def _lookup(self, words: set[str]) -> Callable[[str], list[int]]:
+        """Encode the words that are not known, remember the short ones; gives the ids of each."""
+        if self._characters > MOST_CHARACTERS:
             self._known = {}  # not cleared: another thread may be reading it
+            self._characters = 0
         known = self._known
         new = list(words.difference(known))
-        known.update(zip(new, self._encode(new), strict=True))
-        return known
+        ids = dict(zip(new, self._encode(new), strict=True))
+        short = {word: ids[word] for word in new if len(word) <= LONGEST}
+        known.update(short)
+        self._characters += sum(map(len, short))
+        if len(short) == len(new):
+            return known.__getitem__
+        return lambda word: known[word] if len(word) <= LONGEST else ids[word]
 
 
 def portions(text: str) -> Iterator[str]:

@@ -65,3 +65,16 @@ def test_int8_is_within_the_error_of_its_rounding(linear):
 def test_what_onednn_does_not_know_is_not_packed():
     assert pack(torch.ones(2, 3, dtype=torch.float64)) is None
     assert pack(torch.ones(2, 3, device="meta")) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda linear: FastLinear(linear, packed=True), Int8Linear])
+def test_packed_weights_take_rows_of_another_dtype_as_autocast_does(linear, make, autocast, dtype):
+    x = torch.randn(16, IN).to(dtype)
+    fast = make(linear)
+    with torch.no_grad(), torch.autocast("cpu", autocast, enabled=autocast is not None):
+        found = fast(x)
+    assert found.dtype == (autocast or dtype)  # F.linear's
+    # bfloat16 has 8 bits; rounding to int8 is off by up to sum |x| * max |w| / 254, about 0.02
+    assert torch.allclose(found.float(), x.float() @ linear.weight.T, atol=0.03)

@@ -1,5 +1,6 @@
 import torch
 
+from lit_llm.model import layout as module
 from lit_llm.model.layout import Layout
 
 DOCUMENTS = torch.tensor([[0, 0, 1, 1, 1, -1]])
@@ -61,9 +62,19 @@ def test_the_first_tokens_of_a_cache_need_no_mask():
     """SDPA's causal rule counts from the first key: slots after the prompt stay hidden."""
     torch.manual_seed(0)
     q, k, v = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 8)
-    layout = Layout.prefill(torch.arange(3)[None])
+    layout = Layout.prefill(torch.arange(3)[None], slots=7)
     masked = Layout.cached(torch.arange(3)[None], slots=7)
     attend = torch.nn.functional.scaled_dot_product_attention
     assert layout.mask_B1TS is None
     found = attend(q, k, v, is_causal=layout.is_causal)
     assert torch.allclose(found, attend(q, k, v, attn_mask=masked.mask_B1TS), atol=1e-6)
+
+
+def test_the_first_tokens_get_a_mask_where_the_causal_rule_is_broken(monkeypatch):
+    assert "mps" in module.CAUSAL_IS_WRONG_ON
+    monkeypatch.setattr(module, "CAUSAL_IS_WRONG_ON", ("cpu",))
+    positions = torch.arange(3)[None]
+    found, masked = Layout.prefill(positions, slots=7), Layout.cached(positions, slots=7)
+    assert not found.is_causal
+    assert found.mask_B1TS is not None
+    assert torch.equal(found.mask_B1TS, masked.mask_B1TS)

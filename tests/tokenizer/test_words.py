@@ -87,11 +87,43 @@ def test_a_word_is_encoded_once_for_all_texts():
 
 
 def test_the_memory_of_words_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MOST_WORDS", 10)
+    monkeypatch.setattr(module, "MOST_CHARACTERS", 10)
     words = Words(COARSE, lambda new: [[int(word)] for word in new])
     for number in range(100):
         assert words.ids([f"{number} 7"]) == [[number, 7]]
-        assert len(words._known) <= 12
+        assert sum(map(len, words._known)) <= 10 + 4
+
+
+def test_the_memory_of_long_words_is_bounded_too(monkeypatch):
+    monkeypatch.setattr(module, "MOST_CHARACTERS", 1000)
+    asked = []
+
+    def lengths(words):
+        asked.extend(words)
+        return [[len(word)] for word in words]
+
+    words = Words(COARSE, lengths)
+    longest, longer = module.LONGEST * "a", (module.LONGEST + 1) * "b"
+    for _ in range(2):
+        assert words.ids([f"{longer} c", longest]) == [[65, 2], [64]]
+    assert sorted(asked) == [" c", longest, longer, longer]
+    assert set(words._known) == {" c", longest}
+    for number in range(100):
+        words.ids([f"{number:060}"])
+        assert sum(map(len, words._known)) <= 1000 + 60
+
+
+def test_paragraphs_without_spaces_and_base64_have_the_ids_of_the_library(path):
+    tokenizer = HuggingFace(path)
+    draw = random.Random(2)
+    alphabets = ["日本語の文章、。", "abcXYZ019+/=", "日本a1'", "é'll s"]
+    texts = [
+        "\n".join(
+            "".join(draw.choices(draw.choice(alphabets), k=length)) for length in (63, 64, 65)
+        )
+        for _ in range(100)
+    ] * 2
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
 def test_long_texts_are_cut_in_front_of_white_space(monkeypatch):
