@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,13 +98,28 @@ def settle(configuration: Configuration, flags: list[str]) -> list[str]:
     started = launcher()
     if started is not None:
         _follow(started, configuration, flags)
+    d_model = _given(configuration, flags, "model.gpt.d_model")
+    width = d_model if isinstance(d_model, int) else None
+    return settle_precision(configuration, flags, lambda kind: auto_precision(kind, width))
+
+
+def settle_precision(
+    configuration: Configuration, flags: list[str], choose: Callable[[str], tuple[str, str]]
+) -> list[str]:
+    """Replace `trainer.precision: auto`, which trainer files say and Lightning does not know.
+
+    Args:
+        configuration: of the files
+        flags: those of the command line; both are changed
+        choose: precision and reason for a kind of device, see `device_kind`
+
+    Returns:
+        Lines that tell the user what was chosen.
+    """
     precision = _given(configuration, flags, "trainer.precision")
     if precision == "auto":
-        d_model = _given(configuration, flags, "model.gpt.d_model")
-        precision, reason = auto_precision(
-            device_kind(str(_given(configuration, flags, "trainer.accelerator") or "auto")),
-            d_model if isinstance(d_model, int) else None,
-        )
+        accelerator = _given(configuration, flags, "trainer.accelerator") or "auto"
+        precision, reason = choose(device_kind(str(accelerator)))
         _put(configuration, flags, "trainer.precision", precision)
         return [f"precision {precision} (auto: {reason})"]
     if configuration.values.get("trainer", {}).get("precision") == "auto":  # a flag is against it

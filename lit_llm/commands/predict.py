@@ -16,11 +16,11 @@ from rich.text import Text
 
 from lit_llm.callbacks.progress import Progress
 from lit_llm.commands.bounds import refuse_flat, refuse_seed
-from lit_llm.commands.compose import Configuration, merge
 from lit_llm.commands.docstrings import read_docstrings
 from lit_llm.commands.fit import RunParser, quiet_libraries
-from lit_llm.commands.parser import explained_errors, flag_value, merged, read
-from lit_llm.commands.precision import auto_precision, device_kind
+from lit_llm.commands.launch import settle_precision
+from lit_llm.commands.parser import explained_errors, merged, read
+from lit_llm.commands.precision import auto_precision
 from lit_llm.commands.processes import say
 from lit_llm.commands.refusals import refuse_early
 from lit_llm.data.prompt_data import PromptData
@@ -45,38 +45,15 @@ def run(command: str, arguments: list[str]) -> None:
     configuration, flags = read(arguments)
     refuse_flat(configuration, flags)
     refuse_seed(configuration, flags)
-    notes = settle_precision(configuration, flags)
+    notes = []
+    if isinstance(configuration.values.get("trainer", {}), dict):  # else the parser complains
+        notes = settle_precision(configuration, flags, precision_for)
     with explained_errors(configuration, flags):
         PredictCLI(args=[command, *merged(configuration), *flags], notes=notes)
 
 
-def settle_precision(configuration: Configuration, flags: list[str]) -> list[str]:
-    """Replace `trainer.precision: auto`, which trainer files have and Lightning does not know.
-
-    Returns:
-        Lines that tell the user what was chosen.
-    """
-    trainer = configuration.values.get("trainer", {})
-    if not isinstance(trainer, dict):
-        return []  # the parser says what is wrong with it
-    in_files, in_flags = trainer.get("precision"), flag_value(flags, "trainer.precision")
-    if "auto" not in (in_files, in_flags):
-        return []
-    precision, notes = in_flags, []
-    if precision in ("auto", None):
-        accelerator = flag_value(flags, "trainer.accelerator") or trainer.get("accelerator")
-        precision, reason = _precision(device_kind(str(accelerator or "auto")))
-        notes = [f"precision {precision} (auto: {reason})"]
-    configuration.values = merge(configuration.values, {"trainer": {"precision": precision}})
-    for index, (before, word) in enumerate(zip(["", *flags], flags, strict=False)):
-        if (before, word) == ("--trainer.precision", "auto"):
-            flags[index] = precision
-        elif word == "--trainer.precision=auto":
-            flags[index] = f"--trainer.precision={precision}"
-    return notes
-
-
-def _precision(kind: str) -> tuple[str, str]:
+def precision_for(kind: str) -> tuple[str, str]:
+    """What `trainer.precision: auto` is here, and why."""
     if kind == "cpu":  # bfloat16 arithmetic, which pays in training, leaves the weights float32
         return "32-true", "generating on a CPU waits for the weights, which stay as they are"
     return auto_precision(kind, None)

@@ -35,7 +35,7 @@ class Layout:
     def plain(cls, tokens_BT: Tensor) -> Layout:
         """One document per row, seen causally."""
         positions_T = torch.arange(tokens_BT.size(1), device=tokens_BT.device)
-        return cls(positions_T.expand_as(tokens_BT), None, is_causal=True)
+        return cls.prefill(positions_T.expand_as(tokens_BT), tokens_BT.size(1))
 
     @classmethod
     def packed(
@@ -75,7 +75,7 @@ class Layout:
 
         Each token sees the slots up to its own, which needs no mask: SDPA counts queries and keys
         from the same end, the first, also where there are more keys. A mask says the same where
-        it does that wrongly.
+        it does that wrongly. Without a cache there are as many slots as tokens.
 
         Args:
             positions_BT: 0, 1, 2... in each row

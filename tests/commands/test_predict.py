@@ -5,7 +5,8 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from lit_llm.commands.compose import Configuration
-from lit_llm.commands.predict import settle_precision
+from lit_llm.commands.launch import settle_precision
+from lit_llm.commands.predict import precision_for
 from tests.conftest import ROOT
 
 TRAINER = ROOT / "configs/trainer"
@@ -65,10 +66,9 @@ def test_the_trainer_file_of_a_gpu_says_that_there_is_none(cli, pretrained, monk
 )
 def test_auto_is_settled_from_files_and_flags(file, flags, expected):
     configuration = Configuration([str(TRAINER / file)] if file else [])
-    given = list(flags)
-    notes = settle_precision(configuration, flags)
+    notes = settle_precision(configuration, flags, precision_for)
     assert configuration.values["trainer"]["precision"] == expected
-    assert flags == [flag.replace("auto", expected) for flag in given]
+    assert not any("auto" in flag for flag in flags)
     assert len(notes) == (expected == "32-true")
 
 
@@ -78,11 +78,11 @@ def test_on_a_gpu_auto_follows_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H1")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    notes = settle_precision(Configuration([str(TRAINER / "gpu.yaml")]), [])
+    notes = settle_precision(Configuration([str(TRAINER / "gpu.yaml")]), [], precision_for)
     assert notes == ["precision bf16-mixed (auto: H1 computes in bfloat16)"]
 
 
 def test_without_auto_nothing_is_settled():
     configuration, flags = Configuration([]), ["--trainer.precision", "16-true"]
-    assert settle_precision(configuration, flags) == []
+    assert settle_precision(configuration, flags, precision_for) == []
     assert (configuration.values, flags) == ({}, ["--trainer.precision", "16-true"])

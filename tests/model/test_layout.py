@@ -78,3 +78,6 @@ def test_the_first_tokens_get_a_mask_where_the_causal_rule_is_broken(monkeypatch
     assert not found.is_causal
     assert found.mask_B1TS is not None
     assert torch.equal(found.mask_B1TS, masked.mask_B1TS)
+    whole = Layout.plain(torch.zeros(1, 3, dtype=torch.int64))
+    assert whole.mask_B1TS is not None
+    assert torch.equal(whole.mask_B1TS[0, 0], torch.ones(3, 3, dtype=torch.bool).tril())
