@@ -25,8 +25,11 @@ SHOWN: dict[tuple[str, str], str] = {
         "a-best-mode",
     ): "training 6 layers of width 384, tokens/s: the best peer's",
     ("train-throughput", "b-best-mode"): "training gpt-124m, tokens/s: the best peer's",
-    ("memory", "rss"): "training gpt-124m, peak memory: the best peer's",
-    ("time-to-loss", "to-1.88"): "Shakespeare by characters, seconds to a loss of 1.88: nanoGPT's",
+    ("memory", "rss"): "training gpt-124m, peak memory (less is better): the best peer's",
+    (
+        "time-to-loss",
+        "to-1.88",
+    ): "Shakespeare by characters, seconds to a loss of 1.88 (less is better): nanoGPT's",
     ("decode", "batch-1-bf16-transformers"): "one prompt, bf16, tokens/s: transformers'",
     ("decode", "batch-1-int8-transformers"): "int8 weights, tokens/s: transformers' in bf16",
     ("decode", "batch-16-bf16-transformers"): "16 prompts, bf16, tokens/s: transformers'",
