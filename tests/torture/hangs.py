@@ -62,16 +62,16 @@ class StuckWorker(Hang):
     def on_fit_start(self, trainer, pl_module) -> None:
         if trainer.global_rank != trainer.world_size - 1:
             return
-        get, note, batch = OrderedRows.__getitem__, self.note, trainer.datamodule.global_batch_size
+        get, note, batch = OrderedRows.__getitems__, self.note, trainer.datamodule.global_batch_size
         first = self.step * batch
 
-        def stuck_worker(rows, position):
-            if position >= first and torch.utils.data.get_worker_info() is not None:
+        def stuck_worker(rows, positions):
+            if positions[-1] >= first and torch.utils.data.get_worker_info() is not None:
                 take_note(note)
                 asleep()
-            return get(rows, position)
+            return get(rows, positions)
 
-        OrderedRows.__getitem__ = stuck_worker
+        OrderedRows.__getitems__ = stuck_worker
 
 
 class Slow(L.Callback):
