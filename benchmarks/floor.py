@@ -33,12 +33,6 @@ def read_bandwidth() -> float:
     return BYTES / min(seconds_of(blocks.sum), seconds_of(blocks.amax))
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second of a large copy, read and written ones counted."""
-    source, target = torch.ones(BYTES // 4), torch.ones(BYTES // 4)
-    return 2 * BYTES / seconds_of(lambda: target.copy_(source))
-
-
 def seconds_of(call: Callable[[], Tensor], times: int = 1) -> float:
     """Median over repeats, after one that does not count."""
     found = []
