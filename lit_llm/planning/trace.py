@@ -181,6 +181,8 @@ def micro_batch(job: Job, rows: int, accumulating: bool, device: str = "cpu") ->
     computing = job.param_dtype or job.weight_dtype
     with _accounts(job, computing, device) as ledger:
         gpt = _with_gradients(job, ledger)
+        if not accumulating:
+            gpt.zero_grad(set_to_none=True)  # as the training module does at the end of a step
         batch = _batch(job, rows)
         ledger.name(batch, "other")
         _on_gradient(gpt.norm, lambda: ledger.phase(BLOCKS))
@@ -193,9 +195,6 @@ def micro_batch(job: Job, rows: int, accumulating: bool, device: str = "cpu") ->
         mixed = _MIXED.get(job.precision)
         with torch.autocast(device, mixed) if mixed else nullcontext():
             sums = job.objective(gpt, batch)
-        # Lightning frees the gradients of the step before after the forward pass, not before it.
-        if not accumulating:
-            gpt.zero_grad(set_to_none=True)
         ledger.phase(LOSS)
         (sums.loss * 1.0).backward()
         ledger.name((parameter.grad for parameter in gpt.parameters()), "gradients")

@@ -257,6 +257,8 @@ class LitLLM(L.LightningModule):
                 metrics[f"lr/{group['kind']}"] = group["lr"]
             self.log_dict({**metrics, "step": float(step)})
         self.train_meter.reset()
+        # Lightning would keep them through the next forward pass, whose activations come on top.
+        self.trainer.optimizers[0].zero_grad(set_to_none=True)
         self._hear_guards()
 
     def _hear_guards(self) -> None:

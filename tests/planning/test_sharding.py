@@ -26,7 +26,7 @@ def held(spread: Spread, job: Job = JOB, accumulating: bool = False):
 
 
 def test_one_device_holds_what_was_measured():
-    alone = held(Spread())[FORWARD]
+    alone = held(Spread())[STEP]
     assert alone["weights"] == alone["gradients"] == 4 * N
     assert alone["communication"] == 0
 
@@ -41,6 +41,7 @@ def test_ddp_adds_a_bucket_for_every_gradient():
 def test_fsdp_divides_what_is_kept_by_the_devices_that_share_it(replicate):
     alone, shared = held(Spread()), held(Spread(strategy="sharded", replicate=replicate, shard=4))
     for kind in ("weights", "gradients", "optimizer"):
+        assert shared[STEP][kind] == alone[STEP][kind] / 4 > 0
         assert shared[FORWARD][kind] == alone[FORWARD][kind] / 4
     assert shared[FORWARD]["activations"] == alone[FORWARD]["activations"]
     # gathered: embedding, head, norm, the block in use and the next one; one part's gradients

@@ -54,11 +54,14 @@ class Watch(L.Callback):
         self.losses: list[float] = []
         self.weights: list[dict] = []
         self.states: list[dict] = []
+        self.begins_with_gradients: list[bool] = []
 
     def on_train_start(self, trainer, pl_module):
         self.before = copy.deepcopy(pl_module.gpt.state_dict())
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        gradients = [parameter.grad for parameter in pl_module.gpt.parameters()]
+        self.begins_with_gradients.append(any(gradient is not None for gradient in gradients))
         if self.disturb:
             torch.rand(5)
 
@@ -129,6 +132,11 @@ def test_the_gradient_is_that_of_the_mean_over_the_valid_tokens_of_the_step(trai
     loss.backward()
     for name, parameter in gpt.named_parameters():
         torch.testing.assert_close(cut[name], parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_lie_beside_the_activations_of_their_own_step_alone(train):
+    watch = train([batch(2, 14, seed) for seed in range(4)], 2)
+    assert watch.begins_with_gradients == [False, True, False, True]
 
 
 def test_clipping_sees_the_gradient_of_the_mean(train):
