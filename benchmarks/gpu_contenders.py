@@ -13,13 +13,10 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import COMPILE, SEQ_LEN, device, network
 from benchmarks.peers import train as peers
+from benchmarks.rounds import NotRun
 from lit_llm.data.batch import Batch
 
 LR, BETAS, DECAY, CLIP = 6e-4, (0.9, 0.95), 0.1, 1.0
-
-
-class NotHere(Exception):
-    """A peer that is not installed."""
 
 
 class Contender(NamedTuple):
@@ -39,7 +36,7 @@ def peer(name: str) -> Contender:
     """A peer of equal sizes with its own loss; the whole network compiled, as its scripts do.
 
     Raises:
-        NotHere: it is not installed, or cannot be imported.
+        NotRun: it is not installed, or cannot be imported.
     """
     model, loss = peer_network(name)
     forward: Any = torch.compile(model) if COMPILE else model
@@ -56,7 +53,7 @@ def peer_network(name: str) -> tuple[nn.Module, peers.Loss]:
         name: nanogpt, litgpt or transformers
 
     Raises:
-        NotHere: it is not installed, or cannot be imported.
+        NotRun: it is not installed, or cannot be imported.
     """
     gpt = network()
     sizes = peers.Sizes(
@@ -71,5 +68,5 @@ def peer_network(name: str) -> tuple[nn.Module, peers.Loss]:
     try:
         model, loss = peers.PEERS[name](sizes)
     except (ImportError, SystemExit) as reason:
-        raise NotHere(str(reason).removeprefix("error: ")) from None
+        raise NotRun(str(reason).removeprefix("error: ")) from None
     return model.to(device()), loss

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_contenders import NotHere, peer_network
+from benchmarks.gpu_contenders import peer_network
 from benchmarks.measuring import (
     COMPILE,
     DRY,
@@ -33,7 +33,7 @@ from benchmarks.measuring import (
     seconds_of,
 )
 from benchmarks.result import Result
-from benchmarks.rounds import ratios
+from benchmarks.rounds import NotRun, ratios
 from lit_llm.generation import Decoding, Sampling, fast_copy, generate
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
@@ -59,7 +59,7 @@ def main() -> None:
     for name, prepare in CONTENDERS.items():
         try:
             runs[name] = prepare()
-        except NotHere as reason:
+        except NotRun as reason:
             result.not_run(name, str(reason))
     for batch in BATCHES:
         if clock.left < 60:

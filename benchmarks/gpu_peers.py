@@ -25,7 +25,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_contenders import CLIP, Contender, NotHere, adamw, peer
+from benchmarks.gpu_contenders import CLIP, Contender, adamw, peer
 from benchmarks.measuring import (
     COMPILE,
     DRY,
@@ -39,7 +39,7 @@ from benchmarks.measuring import (
     seconds_of,
 )
 from benchmarks.random_tokens import RandomTokens
-from benchmarks.rounds import ratios
+from benchmarks.rounds import NotRun, ratios
 from benchmarks.stretches import wait
 from lit_llm.callbacks.csv_log import CSVLog
 from lit_llm.callbacks.nan_guard import NanGuard
@@ -72,7 +72,7 @@ def main() -> None:
         try:
             turns[name] = prepare()
             turns[name]()  # compiles
-        except NotHere as reason:
+        except NotRun as reason:
             result.not_run(name, str(reason))
         except Exception as error:  # a peer that breaks must not hide the others
             if name == OURS:

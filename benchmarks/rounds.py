@@ -34,6 +34,7 @@ class Contender:
         python: the interpreter; its packages decide who the contender is
         seconds: that it has to be ready, and for each answer
         env: environment variables
+        folder: removed when it has ended
 
     Raises:
         NotRun: it did not get ready.
@@ -46,7 +47,9 @@ class Contender:
         python: Path | str = sys.executable,
         seconds: float = 300,
         env: Mapping[str, str] | None = None,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
+        self._folder = folder
         if not Path(python).exists():
             name = Path(python).relative_to(ROOT) if Path(python).is_relative_to(ROOT) else python
             raise NotRun(f"{name} is not there: make bench installs it")
@@ -100,6 +103,8 @@ class Contender:
                 self._process.communicate(timeout=CLEARING_UP)
             self._kill()
             self._errors.close()
+            if self._folder is not None:
+                self._folder.cleanup()
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

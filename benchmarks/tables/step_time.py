@@ -22,7 +22,7 @@ import torch
 from benchmarks.floor import matmul_flops
 from benchmarks.measuring import Failed, fit, run
 from benchmarks.result import Result
-from benchmarks.tables.train_throughput import SETTINGS, THREADS, fit_arguments, network
+from benchmarks.training import SETTINGS, THREADS, fit_arguments, network
 from lit_llm.commands.precision import auto_precision
 from lit_llm.model.size import flops_per_token
 

@@ -47,6 +47,7 @@ KINDS = (
     "lightning.fabric.plugins.ClusterEnvironment",
 )
 FUNCTIONAL = "torch.nn.functional"  # activations, for a network of the user's: they do nothing else
+KNOWN = ("torch.optim.AdamW",)  # that of every recipe: PyTorch is not imported to look at it
 HELPERS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.", "torch.distributed.tensor.")
 
 
@@ -77,6 +78,8 @@ def refuse_class(path: str) -> None:
     if "." not in path:
         return  # a short name, of a known class of the right kind
     refuse_pythons_own(path)
+    if path in KNOWN:
+        return
     if path.startswith("lit_llm."):  # known by its name: a plan does without importing some of it
         if path.startswith("lit_llm.commands.") or not path.rpartition(".")[2][:1].isupper():
             raise ValueError(f"class_path={path} is no class that a run is made of")

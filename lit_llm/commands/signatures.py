@@ -26,15 +26,9 @@ def outline(class_path: str) -> type:
     Raises:
         ValueError: there is no such class, or it has no `__init__` of its own.
     """
-    module, _, name = class_path.rpartition(".")
-    tree = ast.parse(_source(module, class_path).read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    if not classes:
-        for node in tree.body:  # does it come from elsewhere?
-            if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
-                return outline(f"{node.module}.{name}")
-        raise ValueError(f"class_path '{class_path}': module {module} has no class {name}")
-    found = [node for node in classes[0].body if _is_init(node)]
+    tree, shell, module = _found(class_path)
+    name = shell.name
+    found = [node for node in shell.body if _is_init(node)]
     if not found:
         raise ValueError(f"class_path '{class_path}': the class has no __init__ of its own")
     init = found[0]
@@ -48,6 +42,32 @@ def outline(class_path: str) -> type:
         shell.type_params = []
     names = {node.id for node in ast.walk(init.args) if isinstance(node, ast.Name)}
     return _run(module, name, [*_imports(tree, names), shell], names)
+
+
+def definition(class_path: str) -> ast.ClassDef:
+    """The source of a class.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    return _found(class_path)[1]
+
+
+def _found(class_path: str) -> tuple[ast.Module, ast.ClassDef, str]:
+    """The module that defines a class, the class, and the module's name."""
+    module, _, name = class_path.rpartition(".")
+    file = _source(module, class_path)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return tree, node, module
+    for node in tree.body:  # does it come from elsewhere?
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            parent = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            names = [*(parent if node.level else ()), *filter(None, (node.module,))]
+            return _found(".".join([*names, name]))
+    raise ValueError(f"class_path '{class_path}': module {module} has no class {name}")
 
 
 def _source(module: str, class_path: str) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,22 @@ BATCH_BYTES = 2**20
 SPLITS = ("train", "val")
 
 
+class Parcel:
+    """A tokenizer on its way to the workers, each of which unpacks it once and not for each job."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._pickled = pickle.dumps(tokenizer)
+
+    def open(self) -> Tokenizer:
+        """The tokenizer."""
+        return _unpickled(self._pickled)
+
+
+@lru_cache(maxsize=1)
+def _unpickled(data: bytes) -> Tokenizer:
+    return pickle.loads(data)
+
+
 @dataclass(frozen=True)
 class EncodeJob:
     """Encode the good documents of `unit`, without those at `drop`, into `folder`."""
@@ -33,7 +51,7 @@ class EncodeJob:
     fingerprint: str
     scan: Path
     drop: np.ndarray
-    tokenizer: Tokenizer
+    tokenizer: Parcel
     has_mask: bool
     val_fraction: float
     val_split: str
@@ -49,6 +67,7 @@ def encode(job: EncodeJob) -> None:
     Raises:
         ValueError: the unit's content changed in between, or the tokenizer lacks a control token.
     """
+    tokenizer = job.tokenizer.open()
     stats = {split: _Stats() for split in SPLITS}
     with new_folder(job.folder, durable=False) as folder:
         with ExitStack() as stack:
@@ -56,8 +75,8 @@ def encode(job: EncodeJob) -> None:
                 split: stack.enter_context(
                     ShardWriter(
                         folder / split,
-                        vocab_size=job.tokenizer.vocab_size,
-                        tokenizer_fingerprint=job.tokenizer.fingerprint,
+                        vocab_size=tokenizer.vocab_size,
+                        tokenizer_fingerprint=tokenizer.fingerprint,
                         has_mask=job.has_mask,
                         durable=False,
                     )
@@ -67,7 +86,7 @@ def encode(job: EncodeJob) -> None:
             for batch in _batches(_assigned(job)):
                 documents = [document for _, document in batch]
                 for (split, document), (ids, mask) in zip(
-                    batch, _tokens(documents, job.tokenizer), strict=True
+                    batch, _tokens(documents, tokenizer), strict=True
                 ):
                     writers[split].append(ids, mask)
                     stats[split].add(document, len(ids), len(ids) if mask is None else sum(mask))
@@ -130,12 +149,12 @@ def _batches(
 
 def _tokens(
     documents: list[Text | Conversation], tokenizer: Tokenizer
-) -> Iterator[tuple[list[int], list[bool] | None]]:
+) -> Iterator[tuple[np.ndarray | list[int], list[bool] | None]]:
     texts = [document.text for document in documents if isinstance(document, Text)]
-    encoded = iter(tokenizer.encode_batch(texts))
-    ends = (tokenizer.special_id("bos"), tokenizer.special_id("eos")) if texts else (0, 0)
+    encoded = iter(tokenizer.encode_arrays(texts))
+    bos, eos = ([tokenizer.special_id(name)] if texts else [] for name in ("bos", "eos"))
     for document in documents:
         if isinstance(document, Text):
-            yield [ends[0], *next(encoded), ends[1]], None
+            yield np.concatenate([bos, np.asarray(next(encoded), np.int64), eos]), None
         else:
             yield ChatTemplate().encode(tokenizer, document.messages)

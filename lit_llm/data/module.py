@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -26,15 +23,15 @@ from lit_llm.data.loader import (
     batch_loader,
 )
 from lit_llm.data.order import Order
-from lit_llm.data.packing import FirstFitRows, TooLong
-from lit_llm.data.parts import Part, given_tokenizer, open_rows
-from lit_llm.data.prepare import Prepared, prepare_all
-from lit_llm.data.settings import OnBad, Preparation
+from lit_llm.data.packing import FirstFitRows
+from lit_llm.data.parts import Part
+from lit_llm.data.prepare import Prepared
+from lit_llm.data.rows import open_rows
+from lit_llm.data.settings import TooLong
 from lit_llm.data.shards import Shards
+from lit_llm.data.source import Source
 from lit_llm.tokenizer import Tokenizer
 from lit_llm.tokenizer.base import class_path
-
-NOTICEABLE_SECONDS = 1.0
 
 
 class TextData(L.LightningDataModule):
@@ -95,9 +92,22 @@ class TextData(L.LightningDataModule):
         for name, size in {**sizes, "micro_batch_size": micro_batch_size}.items():
             if size is not None and size < 1:
                 raise ValueError(f"data.{name}={size} must be at least 1")
-        self.parts = corpus if isinstance(corpus, dict) else {"corpus": Part(corpus)}
-        if not self.parts:
-            raise ValueError("data.corpus names no corpus: give one, or a name for each of several")
+        self._source = Source(
+            corpus,
+            tokenizer,
+            val_fraction=val_fraction,
+            val_split=val_split,
+            split_seed=split_seed,
+            deduplicate=deduplicate,
+            tokenizer_bytes=tokenizer_bytes,
+            on_bad=on_bad,
+            max_bad_share=max_bad_share,
+            prepare_workers=prepare_workers,
+            cache_dir=cache_dir,
+            verify=verify,
+            tokenizer_from=tokenizer_from,
+        )
+        self.parts = self._source.parts
         self.seq_len = seq_len
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
@@ -105,25 +115,8 @@ class TextData(L.LightningDataModule):
         self.too_long: TooLong = too_long
         self.num_workers = num_workers
         self.order_seed = order_seed
-        self.verify = verify
         self.seed = 0
         """The run's seed, set by whoever knows it before training begins."""
-        self._given = given_tokenizer(tokenizer, tokenizer_from)
-        self._preparation = Preparation(
-            val_fraction=val_fraction,
-            val_split=val_split,
-            split_seed=split_seed,
-            deduplicate=deduplicate,
-            tokenizer_bytes=tokenizer_bytes,
-        )
-        self._prepare = partial(
-            prepare_all,
-            cache_dir=Path(cache_dir),
-            bad=OnBad(on_bad=on_bad, max_bad_share=max_bad_share),
-            workers=prepare_workers,
-        )
-        self._prepared: dict[str, Prepared] = {}
-        self._verified = False
         self._fault: ValueError | None = None
         self._train: list[Rows] = []
         self._val: list[Rows] = []
@@ -133,15 +126,7 @@ class TextData(L.LightningDataModule):
     @property
     def prepared(self) -> dict[str, Prepared]:
         """The prepared corpora by name; made when first asked for, by one process of several."""
-        if not self._prepared:
-            found = self._prepare(
-                [part.corpus for part in self.parts.values()],
-                self._given,
-                self._preparation,
-                progress=getattr(rank_zero_only, "rank", 0) == 0,
-            )
-            self._prepared = dict(zip(self.parts, found, strict=True))
-        return self._prepared
+        return self._source.prepared(progress=self._speaks)
 
     def prepare_data(self) -> None:
         """Train the tokenizer and write the shards, unless the cache has them; then verify them.
@@ -154,24 +139,16 @@ class TextData(L.LightningDataModule):
             ValueError: a file is not what was written; names it. With several processes `setup`
                 raises it, in all of them: one that does not know would wait for this one.
         """
-        prepared = self.prepared.values()
-        if not self.verify or self._verified:
-            return
-        start = time.monotonic()
+        self._source.prepared(progress=self._speaks)
         try:
-            size = sum(one.verify() for one in prepared)
-        except (ValueError, OSError) as error:  # OSError: the disk cannot read it
-            fault = (
-                error if isinstance(error, ValueError) else ValueError(f"prepared data: {error}")
-            )
+            line = self._source.verify()
+        except ValueError as error:
             if not self._has_peers:
-                raise fault from None  # it may be the error itself
-            self._fault = fault
+                raise
+            self._fault = error
             return
-        self._verified = True
-        seconds = time.monotonic() - start
-        if seconds >= NOTICEABLE_SECONDS:
-            rank_zero_info(f"verified {size / 1e9:.1f} GB of tokens in {seconds:.0f} s")
+        if line:
+            rank_zero_info(line)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -240,6 +217,10 @@ class TextData(L.LightningDataModule):
         return getattr(self.trainer, "world_size", 1) > 1
 
     @property
+    def _speaks(self) -> bool:
+        return getattr(rank_zero_only, "rank", 0) == 0
+
+    @property
     def dp_rank(self) -> int:
         """Which of them this process belongs to; 0 without a Trainer."""
         return int(self._sampler_kwargs().get("rank", 0))
@@ -286,7 +267,7 @@ class TextData(L.LightningDataModule):
                 raise self._fault or ValueError("another process found damaged data: it says where")
         if stage == "fit":
             self._train = self._rows(validation=False)
-        if self._preparation.val_fraction or stage != "fit":
+        if self._source.preparation.val_fraction or stage != "fit":
             self._val = self._rows(validation=True)
 
     def train_dataloader(self) -> DataLoader[Row]:

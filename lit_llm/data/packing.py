@@ -5,15 +5,14 @@ The only place where labels are shifted: nothing else in lit_llm slices `[:, 1:]
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from lit_llm.data.batch import IGNORE, Row, pad
 from lit_llm.data.order import Permutation
-
-TooLong = Literal["drop", "error"]
+from lit_llm.data.settings import TooLong
 
 
 class Tokens(Protocol):

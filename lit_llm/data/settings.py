@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+TooLong = Literal["drop", "error"]
+"""What happens to a conversation that is longer than a row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:

@@ -12,7 +12,7 @@ import numpy as np
 from lit_llm.data.atomic import discard, new_folder
 from lit_llm.data.corpus.base import Corpus, Unit
 from lit_llm.data.duplicates import duplicates
-from lit_llm.data.encode import EncodeJob, encode
+from lit_llm.data.encode import EncodeJob, Parcel, encode
 from lit_llm.data.keys import class_name, key_of
 from lit_llm.data.sample import SampleJob, choose, sample
 from lit_llm.data.scan import ScanJob, read_bad, read_sums, scan
@@ -126,7 +126,7 @@ def encode_units(
     if has_mask and settings.val_split == "tails" and settings.val_fraction:
         raise ValueError("val_split=tails would cut conversations apart: use documents")
     split = (settings.val_fraction, settings.val_split, settings.split_seed)
-    jobs = []
+    parcel, jobs = Parcel(tokenizer), []
     for unit, places in zip(group, drop, strict=True):
         key = key_of(
             unit.key, class_name(tokenizer), tokenizer.fingerprint, has_mask, split, places.tolist()
@@ -137,7 +137,7 @@ def encode_units(
                 fingerprint=unit.fingerprint,
                 scan=unit.scan,
                 drop=places,
-                tokenizer=tokenizer,
+                tokenizer=parcel,
                 has_mask=has_mask,
                 val_fraction=settings.val_fraction,
                 val_split=settings.val_split,

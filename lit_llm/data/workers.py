@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 J = TypeVar("J")
 R = TypeVar("R")
 
-ALONE_SECONDS = 1.0  # a process takes about as long to start: small work is done before that
+ALONE_SECONDS = 0.3  # a process takes about as long to start: small work is done before that
 
 
 class Workers:

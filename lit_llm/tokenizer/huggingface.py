@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_llm.tokenizer.base import SPECIAL, Tokenizer, bytes_of, find_special, require_utf8
 from lit_llm.tokenizer.tokenizer_json import TokenizerJson
-from lit_llm.tokenizer.words import Encode, by_gpt2_words
+from lit_llm.tokenizer.words import by_gpt2_words
 
 if TYPE_CHECKING:
     import tokenizers
@@ -65,7 +65,7 @@ class HuggingFace(Tokenizer):
 
     def _use(self, path: Path) -> None:
         self._tokenizer = _build(self._json, path)
-        self._encode_texts: Encode = self._encode_each
+        self._encode_texts: Callable[[Sequence[str]], Iterable[Sequence[int]]] = self._encode_each
         if _cuts_as_gpt2(json.loads(self._json)):
             self._encode_texts = by_gpt2_words(self._encode_each)
 
@@ -96,6 +96,9 @@ class HuggingFace(Tokenizer):
         return self._without_control(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(ids) for ids in self.encode_arrays(texts)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         """`encode` of each text; where its words can be told apart, of each word once."""
         for text in texts:
             require_utf8(text)

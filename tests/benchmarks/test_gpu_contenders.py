@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from benchmarks import gpu_contenders
-from benchmarks.gpu_contenders import NotHere, peer, peer_network
+from benchmarks.gpu_contenders import peer, peer_network
 from benchmarks.peers import train
+from benchmarks.rounds import NotRun
 from lit_llm.data.batch import Batch
 
 
@@ -18,13 +19,13 @@ def test_a_peer_that_cannot_be_imported_is_not_here(monkeypatch):
         raise ImportError("No module named 'litgpt'")
 
     monkeypatch.setitem(train.PEERS, "litgpt", broken)
-    with pytest.raises(NotHere, match="No module named 'litgpt'"):
+    with pytest.raises(NotRun, match="No module named 'litgpt'"):
         peer_network("litgpt")
 
 
 def test_nanogpt_needs_a_checkout(monkeypatch):
     monkeypatch.delenv("NANOGPT", raising=False)
-    with pytest.raises(NotHere, match=r"^NANOGPT names no checkout"):
+    with pytest.raises(NotRun, match=r"^NANOGPT names no checkout"):
         peer_network("nanogpt")
 
 

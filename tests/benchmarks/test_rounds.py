@@ -1,5 +1,8 @@
 """benchmarks/rounds.py and turns.py: contenders in processes of their own, one after another."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from benchmarks.rounds import Contender, NotRun, contenders, last_words, ratios, take_turns
@@ -115,6 +118,14 @@ def test_a_contender_clears_up_behind_itself(tmp_path):
     code = f"import atexit, pathlib; atexit.register(pathlib.Path({str(left)!r}).touch)\n{SERVER}"
     Contender(["-c", code], seconds=60).close()
     assert left.exists()
+
+
+def test_the_folder_of_a_contender_goes_with_it():
+    folder = tempfile.TemporaryDirectory()
+    contender = Contender(["-c", SERVER], seconds=60, folder=folder)
+    assert Path(folder.name).is_dir()
+    contender.close()
+    assert not Path(folder.name).exists()
 
 
 def test_ratios_are_taken_round_by_round():

@@ -313,7 +313,7 @@ def test_what_verifying_cost_is_said_where_it_can_be_noticed(make, monkeypatch):
     monkeypatch.setattr("lit_llm.data.module.rank_zero_info", said.append)
     make().prepare_data()
     assert said == []
-    monkeypatch.setattr("lit_llm.data.module.NOTICEABLE_SECONDS", 0)
+    monkeypatch.setattr("lit_llm.data.source.NOTICEABLE_SECONDS", 0)
     make().prepare_data()
     assert said == ["verified 0.0 GB of tokens in 0 s"]
 

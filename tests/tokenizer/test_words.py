@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from array import array
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_ids_are_those_of_the_library_whatever_the_text(path):
     draw = random.Random(0)
     texts = ["".join(draw.choices(PIECES, k=draw.randint(0, 14))) for _ in range(4000)]
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_arrays_hold_the_ids_of_lists(path):
+    tokenizer = HuggingFace(path)
+    texts = [*TEXTS[:2], "", "caf\u00e9\x1c"]
+    arrays = tokenizer.encode_arrays(texts)
+    assert [list(ids) for ids in arrays] == [tokenizer.encode(text) for text in texts]
+    assert {type(ids) for ids in arrays} == {array}
+    assert {ids.itemsize for ids in arrays} == {4}  # the bytes of one id
 
 
 @pytest.mark.parametrize("pattern", [COARSE, FINE])
@@ -78,19 +88,19 @@ def test_a_word_is_encoded_once_for_all_texts():
 
     def lengths(words):
         asked.extend(words)
-        return [[len(word)] for word in words]
+        return [bytes([len(word)]) for word in words]
 
     words = Words(COARSE, lengths)
-    assert words.ids(["a bc a", " bc"]) == [[1, 3, 2], [3]]
-    assert words.ids(["a bc"]) == [[1, 3]]
+    assert words.ids(["a bc a", " bc"]) == [b"\1\3\2", b"\3"]
+    assert words.ids(["a bc"]) == [b"\1\3"]
     assert sorted(asked) == [" a", " bc", "a"]
 
 
 def test_the_memory_of_words_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "MOST_CHARACTERS", 10)
-    words = Words(COARSE, lambda new: [[int(word)] for word in new])
+    words = Words(COARSE, lambda new: [bytes([int(word)]) for word in new])
     for number in range(100):
-        assert words.ids([f"{number} 7"]) == [[number, 7]]
+        assert words.ids([f"{number} 7"]) == [bytes([number, 7])]
         assert sum(map(len, words._known)) <= 10 + 4
 
 
@@ -100,12 +110,12 @@ def test_the_memory_of_long_words_is_bounded_too(monkeypatch):
 
     def lengths(words):
         asked.extend(words)
-        return [[len(word)] for word in words]
+        return [bytes([len(word)]) for word in words]
 
     words = Words(COARSE, lengths)
     longest, longer = module.LONGEST * "a", (module.LONGEST + 1) * "b"
     for _ in range(2):
-        assert words.ids([f"{longer} c", longest]) == [[65, 2], [64]]
+        assert words.ids([f"{longer} c", longest]) == [bytes([65, 2]), bytes([64])]
     assert sorted(asked) == [" c", longest, longer, longer]
     assert set(words._known) == {" c", longest}
     for number in range(100):

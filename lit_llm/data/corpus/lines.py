@@ -16,7 +16,7 @@ MAX_RECORD_BYTES = 64 * 2**20
 it, and a line of gigabytes is not a line but a file of another format."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a corpus may have a hundred thousand of them
 class Span:
     """A range of bytes of one file; borders never cut a record. A compressed file is one span."""
 
