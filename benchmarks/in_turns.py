@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+
 import lightning as L
 
 from benchmarks import fit_in_turns

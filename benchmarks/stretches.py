@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from time import perf_counter
+
 import lightning as L
 import torch
 
