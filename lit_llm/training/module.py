@@ -35,6 +35,7 @@ from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.optim.schedule import Schedule
+from lit_llm.training.allocator import keep_freed_memory
 from lit_llm.training.gradients import normalize_and_clip
 from lit_llm.training.guards import Guards
 from lit_llm.training.lean import log_again, make_lean, restore
@@ -154,6 +155,8 @@ class LitLLM(L.LightningModule):
         if stage == "fit":
             set_accumulation(self.trainer, self._data.accumulate)
             make_lean(self.trainer, self)
+            if self.trainer.strategy.root_device.type == "cpu":
+                keep_freed_memory()
 
     def teardown(self, stage: str) -> None:
         restore(self.trainer, self)
