@@ -25,7 +25,7 @@ class TensorBoardLog(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str) -> None:
-        options = {"default_hp_metric": False, "flush_secs": FLUSH_SECONDS}
+        options: dict[str, Any] = {"default_hp_metric": False, "flush_secs": FLUSH_SECONDS}
         super().__init__(save_dir, name="", version="tensorboard", **options)
         self._begun = False
         self._step = 0
