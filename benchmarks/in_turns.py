@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
 
 import lightning as L
 
 from benchmarks import fit_in_turns
+from benchmarks.each_step import EachStep
 from benchmarks.peers.train import peak_bytes
 
 
-class InTurns(L.Callback):
+class InTurns(EachStep):
     """Trains as many steps as it is asked to, answers with their seconds, and waits."""
 
     def __init__(self) -> None:
@@ -22,16 +22,7 @@ class InTurns(L.Callback):
         self._turns.answer("ready")
         self._wait(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
+    def on_step(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._left -= 1
         if self._left <= 0:
             seconds = perf_counter() - self._began

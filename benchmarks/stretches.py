@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import lightning as L
 import torch
 
+from benchmarks.each_step import EachStep
 from lit_llm.callbacks.peak_memory import peak_memory
 from lit_llm.callbacks.throughput import matmul_dtype
 
 
-class Stretches(L.Callback):
+class Stretches(EachStep):
     """Times equal stretches of steps, and waits for the device at their borders only.
 
     With `--trainer.fast_dev_run N` a run writes no checkpoint, log or report, and the result is
@@ -38,16 +38,7 @@ class Stretches(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = perf_counter()
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
+    def on_step(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
         if step == 1:
             wait(pl_module.device)

@@ -3,6 +3,7 @@
 Three loops around steps that do next to nothing, each in a process that stays, take turns: a bare
 loop of PyTorch, Lightning's Trainer with our module, and `cli.py fit` with all that it turns on by
 default: loggers, checkpoints, guards, watchdog. Differences are of medians over 2,000 steps.
+Those of means stand beside them: every tenth step logs, every eighth one moves the spike guard on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LOOPS = ("bare", "trainer", "fit")
 
 
 def main() -> None:
-    columns = ("name", "milliseconds", "added", "percent_of_a", "percent_of_b")
+    columns = ("name", "milliseconds", "added", "mean_added", "percent_of_a", "percent_of_b")
     result = Result("trainer-overhead", columns, dry_run=DRY)
     makers = {
         name: (lambda name=name: Contender(["-m", "benchmarks.no_work", name])) for name in LOOPS
@@ -28,7 +29,7 @@ def main() -> None:
     with contenders(makers, result.not_run) as loops:
         for loop in loops.values():
             loop.ask("turn", steps=STEPS // 10)
-        found = take_turns(
+        turns = take_turns(
             {
                 name: (lambda loop=loop: loop.ask("turn", steps=STEPS))
                 for name, loop in loops.items()
@@ -36,17 +37,28 @@ def main() -> None:
             2 if DRY else ROUNDS,
             result.not_run,
         )
+    found = {name: [turn["median"] for turn in of_loop] for name, of_loop in turns.items()}
+    means = {name: [turn["mean"] for turn in of_loop] for name, of_loop in turns.items()}
     steps = milliseconds_of_a_step()
     before: str | None = None
     for name, times in found.items():
         added = differences(times, found[before]) if before else None
         middle = statistics.median(added) if added else None
+        mean = statistics.median(differences(means[name], means[before])) if before else None
         shares = {
             f"percent_of_{part}": 100 * middle / step if middle is not None else None
             for part, step in steps.items()
         }
         milliseconds = statistics.median(times)
-        result.add(name=name, milliseconds=milliseconds, added=middle, **shares, rounds=times)
+        result.add(
+            name=name,
+            milliseconds=milliseconds,
+            added=middle,
+            mean_added=mean,
+            **shares,
+            rounds=times,
+            mean_rounds=means[name],
+        )
         before = name
     for bar, with_it, without in (("trainer", "trainer", "bare"), ("callbacks", "fit", "trainer")):
         if with_it in found and without in found:

@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
@@ -125,14 +126,14 @@ class SpikeGuard(L.Callback):
 
     def _level(self) -> Tensor:
         # Sorted, for PyTorch's median is not deterministic on GPUs.
-        return self._before[:, -RECENT:].sort(dim=1).values[:, RECENT // 2]
+        return _sorted(self._before[:, -RECENT:])[:, RECENT // 2]
 
     def _find_limits(self) -> Tensor:
         """Loss and gradient norm above which a step is a spike, (2,).
 
         NaN, which nothing is above, while there are too few steps to compare with.
         """
-        changes = self._before.diff(dim=1).abs().sort(dim=1).values
+        changes = _sorted(self._before.diff(dim=1).abs())
         unknown = changes[:, -1] * 0  # NaN is sorted to the end
         noise = changes[:, (self.window - 1) // 2] * (SIGMA * self.threshold)
         loss, log_norm = self._level() + torch.maximum(noise, self._least) + unknown
@@ -218,3 +219,14 @@ class SpikeGuard(L.Callback):
         self._before, self._in_a_row = before, torch.tensor(state_dict["in_a_row"])
         self._since = [(torch.tensor(n), torch.tensor(r)) for n, r in state_dict["since"]]
         self._limits = None
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row in ascending order, NaN last.
+
+    On a CPU by NumPy: PyTorch gives each of two short rows a thread of its own, and waits
+    milliseconds for the second one where the cores are busy.
+    """
+    if rows.device.type == "cpu":
+        return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+    return rows.sort(dim=1).values

@@ -20,7 +20,7 @@ def quiet_libraries() -> None:
         ".*does not have many workers.*",
         ".*recommended to use `self.log.*sync_dist=True.*",  # torchmetrics has done it
         ".*LightningCLI's args parameter.*",
-        ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it is meant
+        ".*overridden `(on_before_batch|transfer_batch)_.*` in `LightningModule`.*",  # it is meant
         ".*isinstance.treespec, LeafSpec.*",
         ".*Checkpoint directory .* exists and is not empty.*",
     ):

@@ -39,29 +39,34 @@ class TrainMeter:
     def __init__(self) -> None:
         self.grad_norm: Tensor | None = None
         self.token_bytes_V = torch.zeros(0, dtype=torch.int32)
+        self._zero = torch.zeros(())
         self.reset()
 
     def reset(self) -> None:
-        self.loss = self.tokens = self.n_bytes = torch.zeros(())
+        self.loss = self.tokens = self._zero
+        self._targets: list[Tensor] = []
         self.has_targets = False
 
     def prepare(self, token_bytes_V: Tensor, device: torch.device) -> None:
         """Learn the bytes of each token and where the sums will be taken."""
         self.token_bytes_V = token_bytes_V.to(device)
+        self._zero = self._zero.to(device)
+        self.reset()
 
     def saw_batch(self, has_targets: bool) -> None:
         self.has_targets |= has_targets
 
     def add(self, sums: LossSums) -> None:
-        self.loss = self.loss.to(sums.loss.device) + sums.loss.detach()
-        self.tokens = self.tokens.to(sums.loss.device) + sums.tokens
-        n_bytes = count_bytes(sums.targets_BT, self.token_bytes_V)
-        self.n_bytes = self.n_bytes.to(sums.loss.device) + n_bytes
+        self.loss = self.loss + sums.loss.detach()
+        self.tokens = self.tokens + sums.tokens
+        self._targets.append(sums.targets_BT)  # their bytes are counted only where one asks
 
-    def compute(self, dp_sum: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    def compute(self, dp_sum: Callable[..., tuple[Tensor, ...]]) -> dict[str, Tensor]:
         """Metrics of the step over all ranks; every rank has to call it."""
-        sums = dp_sum(torch.stack((self.loss, self.tokens, self.n_bytes)))
-        metrics = metrics_of("train", sums[0], sums[1], sums[2])
+        n_bytes = self._zero
+        for targets_BT in self._targets:
+            n_bytes = n_bytes + count_bytes(targets_BT, self.token_bytes_V)
+        metrics = metrics_of("train", *dp_sum(self.loss, self.tokens, n_bytes))
         if self.grad_norm is not None:
             metrics["train/grad_norm"] = self.grad_norm
         return metrics

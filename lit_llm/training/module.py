@@ -35,8 +35,10 @@ from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.optim.schedule import Schedule
+from lit_llm.training.allocator import keep_freed_memory
 from lit_llm.training.gradients import normalize_and_clip
 from lit_llm.training.guards import Guards
+from lit_llm.training.lean import log_again, make_lean, restore
 from lit_llm.training.loops import (
     apply_configured_options,
     count_batches,
@@ -105,6 +107,12 @@ class LitLLM(L.LightningModule):
         self.train_meter = TrainMeter()
         self.val_meter = ValMeter()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes it twice around each of its hooks, and
+            self.__dict__[name] = value  # PyTorch takes 2 us to find that it is no parameter
+        else:
+            super().__setattr__(name, value)
+
     # -- building ------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
@@ -146,6 +154,12 @@ class LitLLM(L.LightningModule):
             meter.prepare(token_bytes_V, self.trainer.strategy.root_device)
         if stage == "fit":
             set_accumulation(self.trainer, self._data.accumulate)
+            make_lean(self.trainer, self)
+            if self.trainer.strategy.root_device.type == "cpu":
+                keep_freed_memory()
+
+    def teardown(self, stage: str) -> None:
+        restore(self.trainer, self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.gpt is not None
@@ -201,6 +215,13 @@ class LitLLM(L.LightningModule):
             self.objective.expect(batch)
         return batch
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        if device.type == "cpu" and isinstance(batch, Batch):
+            return batch  # it is there; Lightning would ask each of its fields
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a micro-batch, scaled so that the step's gradient is that of a token mean.
 
@@ -208,17 +229,13 @@ class LitLLM(L.LightningModule):
         ranks; multiplying by both leaves a plain sum, divided by the nominal tokens of the step.
         `configure_gradient_clipping` replaces nominal by valid once the step's count is known.
         """
-        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        seed = mix(self.seed, self.trainer.global_step, micro_batch, self._data.dp_rank)
+        trainer, data = self.trainer, self._data
+        accumulate = trainer.accumulate_grad_batches
+        seed = mix(self.seed, trainer.global_step, batch_idx % accumulate, data.dp_rank)
         seed_generators(seed, self.device)
         sums = self.objective(cast(GPT, self.gpt), batch)
         self.train_meter.add(sums)
-        scale = (
-            self.trainer.accumulate_grad_batches
-            * self._data.dp_size
-            / self._data.nominal_tokens_per_step
-        )
-        return sums.loss * scale
+        return sums.loss * (accumulate * data.dp_size / data.nominal_tokens_per_step)
 
     def configure_gradient_clipping(
         self,
@@ -231,7 +248,7 @@ class LitLLM(L.LightningModule):
         This is also where the guards judge the step, in the last moment before its update.
         """
         meter = self.train_meter
-        valid_tokens, loss = self._dp_sum(torch.stack((meter.tokens, meter.loss)))
+        valid_tokens, loss = self._dp_sum(meter.tokens, meter.loss)
         meter.grad_norm = normalize_and_clip(
             optimizer,
             factor=self._data.nominal_tokens_per_step / valid_tokens.clamp(min=1),
@@ -243,32 +260,36 @@ class LitLLM(L.LightningModule):
             # its moments and its weight decay included.
             optimizer.zero_grad(set_to_none=True)
             return
-        step, mean = self.trainer.global_step + 1, loss / valid_tokens
-        skip_where(optimizer, self.guards.judge(step, mean, meter.grad_norm))
+        skip = None
+        if self.guards:
+            step = self.trainer.global_step + 1
+            skip = self.guards.judge(step, loss / valid_tokens, meter.grad_norm)
+        skip_where(optimizer, skip)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
         step = self.trainer.global_step
-        # self.log costs 0.2 to 0.3 ms per key whenever it is called: only where it is written.
-        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        on_log_step = step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        # Not in every step: what is logged is read, and reading waits for the device.
+        if on_log_step:
             metrics = self.train_meter.compute(self._dp_sum)
             for group in self.trainer.optimizers[0].param_groups:
                 metrics[f"lr/{group['kind']}"] = group["lr"]
-            self.log_dict({**metrics, "step": float(step)})
+            log_again(self, {**metrics, "step": float(step)})
         self.train_meter.reset()
         # Lightning would keep them through the next forward pass, whose activations come on top.
-        self.trainer.optimizers[0].zero_grad(set_to_none=True)
-        self._hear_guards()
+        for group in self.trainer.optimizers[0].param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        self._hear_guards(on_log_step)
 
-    def _hear_guards(self) -> None:
+    def _hear_guards(self, on_log_step: bool) -> None:
         """Let the guards hear what the device has decided, as far as nothing waits for it.
 
         Log steps wait for the device in any case. Several processes have to hear at the same step,
         and on GPUs each knows at another moment: there it is on log steps only.
         """
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        on_log_step = self.trainer.global_step % every == 0
         if on_log_step or self.trainer.world_size == 1 or self.device.type == "cpu":
             self.guards.hear(wait=on_log_step)
 
@@ -341,10 +362,11 @@ class LitLLM(L.LightningModule):
     def _data(self) -> TextData:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def _dp_sum(self, value: Tensor) -> Tensor:
-        """Sum over the ranks that see different data."""
-        total = value.clone()
-        if dist.is_initialized():  # not strategy.reduce, which waits for the device at a barrier
-            dist.all_reduce(total)
+    def _dp_sum(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Sum each of some scalars over the ranks that see different data."""
+        if not dist.is_initialized():
+            return values
+        total = torch.stack(values)
+        dist.all_reduce(total)  # not strategy.reduce, which waits for the device at a barrier
         # With tensor parallelism each value has been added once by every device that shares it.
-        return total * self._data.dp_size / self.trainer.world_size
+        return (total * self._data.dp_size / self.trainer.world_size).unbind()

@@ -2,6 +2,8 @@ from time import sleep
 
 import lightning as L
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 
 from lit_llm.callbacks import Checkpoint, TensorBoardLog, Throughput
 
@@ -24,3 +26,20 @@ def test_validation_alone_writes_nothing(fit, tiny_lm, tiny_data, tmp_path):
     trainer = L.Trainer(accelerator="cpu", logger=log, enable_checkpointing=False)
     trainer.validate(tiny_lm(), datamodule=tiny_data(), verbose=False)
     assert not (tmp_path / "alone").exists()
+
+
+def test_all_metrics_of_a_step_are_one_record(tmp_path):
+    log = TensorBoardLog(str(tmp_path))
+    log.begin(0)
+    log.log_metrics({"a": 1.0, "b": 2.0}, step=5)
+    log.log_metrics({"c": 3.0}, step=5)
+    log.save()
+    log.log_metrics({"a": 4.0}, step=6)
+    log.finalize("success")
+    (path,) = (tmp_path / "tensorboard").glob("events.*")
+    events = [Event.FromString(raw) for raw in RawEventFileLoader(str(path)).Load()]
+    records = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in events]
+    assert [record for record in records if record[1]] == [
+        (5, {"a": 1.0, "b": 2.0, "c": 3.0}),
+        (6, {"a": 4.0}),
+    ]

@@ -23,7 +23,9 @@ def test_metrics_are_of_all_tokens_and_no_mean_of_means(meter):
     meter.prepare(BYTES_V, torch.device("cpu"))
     meter.add(FIRST)
     meter.add(SECOND)
-    prefix, arguments = ("train", [lambda x: x]) if isinstance(meter, TrainMeter) else ("val", [])
+    prefix, arguments = (
+        ("train", [lambda *sums: sums]) if isinstance(meter, TrainMeter) else ("val", [])
+    )
     metrics = {name: float(value) for name, value in meter.compute(*arguments).items()}
     assert metrics == pytest.approx(
         {
