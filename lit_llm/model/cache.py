@@ -19,6 +19,11 @@ class LayerCache:
     k_BKSE: Tensor
     v_BKSE: Tensor
 
+    def begin(self, k_BKTE: Tensor, v_BKTE: Tensor) -> None:
+        """Put the keys and values of the first tokens into the slots from 0 on, in every row."""
+        self.k_BKSE[:, :, : k_BKTE.size(2)] = k_BKTE
+        self.v_BKSE[:, :, : v_BKTE.size(2)] = v_BKTE
+
     def write(self, k_BKTE: Tensor, v_BKTE: Tensor, positions_BT: Tensor) -> None:
         """Put new keys and values into the slots of their positions, row by row.
 

@@ -96,6 +96,15 @@ def test_it_is_for_cpus_that_have_bfloat16_and_no_amx(monkeypatch, bf16, amx, su
     assert is_faster(torch.ones(1, 1, 1, 2, dtype=torch.bfloat16)) is suited
 
 
+def test_without_gradients_it_reads_prompts_that_are_long_enough(monkeypatch):
+    monkeypatch.setattr(module, "CPU_IS_SUITED", True)
+    short, long = (torch.ones(1, 1, n, 2, dtype=torch.bfloat16) for n in (127, 128))
+    with torch.inference_mode():
+        assert is_faster(long, reads=True)
+        assert not is_faster(long)
+        assert not is_faster(short, reads=True)
+
+
 def test_long_rows_are_left_to_pytorch_for_the_memory_that_they_would_keep(monkeypatch):
     monkeypatch.setattr(module, "CPU_IS_SUITED", True)
     assert is_faster(torch.ones(1, 1, 1024, 2, dtype=torch.bfloat16))
