@@ -37,7 +37,7 @@ class Decoding:
     int8: rounded to 8 bits, for one prompt at a time, with compile: true."""
 
     compile: bool = False
-    """Compile what makes one token of one prompt: needs a C++ compiler and some seconds once."""
+    """Compile what makes one token of one prompt: needs a C++ compiler and seconds, once."""
 
     def __post_init__(self) -> None:
         """Refuse what would only be slower."""

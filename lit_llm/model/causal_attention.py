@@ -3,8 +3,8 @@
 There PyTorch's fused attention takes its 16 bits apart and multiplies in float32. Written as
 matrix products of bfloat16, a block of queries at a time and only up to their last key, it takes
 0.6 times as long: forward and backward of 12 heads at 1024 tokens 73 instead of 122 ms, of 48 heads
-at 256 tokens 31 instead of 51 ms (one thread of a Zen 4), forward alone at 1024 tokens 12.8 instead of 16.6 ms (two threads).
-In float32 it would gain nothing.
+at 256 tokens 31 instead of 51 ms (one thread of a Zen 4), forward alone at 1024 tokens 12.8 instead
+of 16.6 ms (two threads). In float32 it would gain nothing.
 
 The price is memory: the probabilities are kept for the backward pass, which grow with the square of
 the row. 12 heads of 64 channels keep 18 MiB at 1024 tokens where PyTorch's attention keeps 6, and
