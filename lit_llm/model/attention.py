@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_llm.model import varlen
-from lit_llm.model.causal_attention import causal_attention, is_faster
+from lit_llm.model.causal_attention import (
+    attend_one,
+    causal_attention,
+    is_faster,
+    one_is_faster,
+)
 from lit_llm.model.norm import RMSNorm
 from lit_llm.model.rope import Rope, apply_rope
 
@@ -95,6 +100,8 @@ class GroupedQueryAttention(Attention):
             groups = q_BHTE.size(1) // k_BKSE.size(1)
             k_BHSE, v_BHSE = (x.repeat_interleave(groups, dim=1) for x in (k_BKSE, v_BKSE))
             out_BHTE = causal_attention(q_BHTE, k_BHSE, v_BHSE)
+        elif layout.mask_B1TS is not None and not dropout and one_is_faster(q_BHTE):
+            out_BHTE = attend_one(q_BHTE, k_BKSE, v_BKSE, layout.mask_B1TS)
         else:
             out_BHTE = F.scaled_dot_product_attention(
                 q_BHTE,

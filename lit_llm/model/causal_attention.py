@@ -50,6 +50,24 @@ def causal_attention(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
     return _CausalAttention.apply(q_BHTE, k_BHTE, v_BHTE)
 
 
+def one_is_faster(q_BHTE: Tensor) -> bool:
+    """Whether `attend_one` is: of 16 rows and 152 slots 0.45 instead of 2.2 ms in bfloat16."""
+    return (
+        q_BHTE.size(-2) == 1
+        and q_BHTE.dtype == torch.bfloat16
+        and q_BHTE.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and CPU_IS_SUITED
+    )
+
+
+def attend_one(q_BH1E: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B11S: Tensor) -> Tensor:
+    """What SDPA computes of one query a head, whose mask is of the row: two matrix products."""
+    q_BKGE = (q_BH1E * q_BH1E.size(-1) ** -0.5).reshape(*k_BKSE.shape[:2], -1, k_BKSE.size(-1))
+    scores_BKGS = (q_BKGE @ k_BKSE.mT).float().masked_fill(~mask_B11S, float("-inf"))
+    return (scores_BKGS.softmax(dim=-1).type_as(v_BKSE) @ v_BKSE).reshape(q_BH1E.shape)
+
+
 class _CausalAttention(torch.autograd.Function):
     """Letters as in the model; N stands for all heads of all sequences."""
 
