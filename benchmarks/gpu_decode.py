@@ -4,7 +4,8 @@ Our network generates as it was trained, and as a copy whose step of one prompt 
 are of the faster one. Each new token needs every weight and every key and value so far, once per
 step: these bytes over the bandwidth of a large copy, measured here, are the least time that a step
 can take. A step is timed as the difference between many new tokens and one, so reading the prompt
-is not part of it.
+is not part of it. transformers generate with a cache that grows and with a static one, with which
+they compile their step; what counts is the better one of each round.
 Weights are random: what is generated means nothing and takes as long.
 """
 
@@ -73,8 +74,10 @@ def main() -> None:
         if batch == BATCHES[0]:
             least = bytes_per_step(batch) / bandwidth
             result.bar("batch-1-bandwidth", [least / step for step in ours])
-        if batch == BATCHES[-1] and THEIRS in steps:
-            result.bar("batch-64-transformers", ratios(steps[THEIRS], ours))
+        theirs = [steps[name] for name in (THEIRS, STATIC) if name in steps]
+        if batch == BATCHES[-1] and theirs:
+            best = [min(rounds) for rounds in zip(*theirs, strict=True)]
+            result.bar("batch-64-transformers", ratios(best, ours))
     result.show()
     print("share_of_bound: least time of a step by bandwidth / its time")
     sys.exit(0 if all_met(result) else 1)
@@ -140,24 +143,26 @@ def _ours(decoding: Decoding) -> Run:
     return run
 
 
-def _transformers() -> Run:
+def _transformers(**options: Any) -> Run:
     llama: Any = peer_network("transformers")[0]
     llama.eval().to(torch.bfloat16)
 
     def run(prompts_BT: torch.Tensor, new: int) -> None:
         ids = prompts_BT.to(device())
         ones = torch.ones_like(ids)
-        found = llama.generate(ids, attention_mask=ones, max_new_tokens=new, **GREEDY)
+        found = llama.generate(ids, attention_mask=ones, max_new_tokens=new, **GREEDY, **options)
         assert found.shape[1] == PROMPT + new
 
     return run
 
 
-OURS, COMPILED, THEIRS = "lit-llm", "lit-llm, compiled", "transformers"
+OURS, COMPILED = "lit-llm", "lit-llm, compiled"
+THEIRS, STATIC = "transformers", "transformers, static cache"
 CONTENDERS: dict[str, Callable[[], Run]] = {
     OURS: lambda: _ours(Decoding()),
     COMPILED: lambda: _ours(Decoding(compile=COMPILE)),
     THEIRS: _transformers,
+    STATIC: lambda: _transformers(cache_implementation="static"),
 }
 
 if __name__ == "__main__":

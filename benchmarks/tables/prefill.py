@@ -1,4 +1,7 @@
-"""Tokens/s of reading a prompt of 1024: gpt-124m with random weights, one new token, for all."""
+"""Tokens/s of reading a prompt of 1024: gpt-124m with random weights, one new token, for all.
+
+Ours has `Decoding(weights="packed")`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from benchmarks.rounds import Contender, contenders, ratios, take_turns
 
 PROMPT = 16 if DRY else 1024
 WAYS = {
-    "lit-llm, plain": ("lit-llm", {"way": "plain"}),
     "lit-llm": ("lit-llm", {"way": "packed"}),
     "transformers": ("transformers", {"static": False}),
     "transformers, static cache": ("transformers", {"static": True}),

@@ -4,23 +4,26 @@
     generate(gpt, prompts, sampling)
 
 It is a GPT like any other, for all that generates: the same blocks in the same order, whatever
-attention they have. Only their linear layers are replaced, and one row at a time runs through
-blocks that are compiled, once for all of them.
+attention they have. Only their linear layers are replaced. One row at a time runs through
+`step.cpp` where that knows the network, else through blocks that TorchInductor compiles, once for
+all of them.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from lit_llm.generation import native
 from lit_llm.generation.linear import FastLinear, Int8Linear
 from lit_llm.model.cache import KVCache, LayerCache
-from lit_llm.model.gpt import GPT
+from lit_llm.model.gpt import GPT, Head, Result
 from lit_llm.model.layout import Layout
 from lit_llm.model.rope import Rope
 
@@ -34,7 +37,7 @@ class Decoding:
     int8: rounded to 8 bits, for one prompt at a time, with compile: true."""
 
     compile: bool = False
-    """Compile what makes one token of one prompt: needs a C++ compiler and some seconds once."""
+    """Compile what makes one token of one prompt: needs a C++ compiler and seconds, once."""
 
     def __post_init__(self) -> None:
         """Refuse what would only be slower."""
@@ -58,7 +61,13 @@ def fast_copy(gpt: GPT, decoding: Decoding) -> GPT:
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and child.bias is None:
                 setattr(module, name, _replaced(child, decoding))
-    if decoding.compile:
+    if not decoding.compile:
+        return fast
+    if native.is_known(fast) and native.library() is not None:
+        # the copy is ours alone, and all that was a GPT in it remains
+        fast.__class__ = _NativeGPT
+        cast(_NativeGPT, fast).step = native.NativeStep(fast)
+    else:
         compiled = _Compiled()
         fast.blocks = nn.ModuleList(_Block(block, compiled) for block in fast.blocks)
         fast.register_module("lm_head", _Head(fast.lm_head, compiled))
@@ -69,6 +78,39 @@ def _replaced(linear: nn.Linear, decoding: Decoding) -> nn.Module:
     if decoding.weights == "int8":
         return Int8Linear(linear)
     return FastLinear(linear, packed=decoding.weights == "packed")
+
+
+class _NativeGPT(GPT):
+    """A GPT; one row at a time runs through `step.cpp`."""
+
+    step: native.NativeStep | None
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        layout: Layout | None = None,
+        cache: KVCache | None = None,
+        head: Head[Result] | None = None,
+    ) -> Tensor | Result:
+        if (
+            tokens_BT.numel() > 1
+            or layout is None
+            or layout.mask_B1TS is None
+            or cache is None
+            or head is not None
+            or self.training
+            or self.step is None
+            or not self.step.fits(cache)
+        ):
+            return super().forward(tokens_BT, layout, cache, head)
+        x_D = self.embed(tokens_BT)[0, 0]
+        return self.step(x_D, int(layout.positions_BT), cache)[None, None]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _NativeGPT:
+        """Look anew where the weights lie, and of which dtype they are."""
+        super()._apply(fn, recurse)
+        self.step = native.NativeStep(self) if native.is_known(self) else None
+        return self
 
 
 class _Compiled:
@@ -153,14 +195,6 @@ def compile_now(fast: GPT) -> float:
             ) from error
         raise
     return perf_counter() - before
-
-
-def cache_folder() -> str:
-    """Where what is compiled is kept; TORCHINDUCTOR_CACHE_DIR chooses another place."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    folder: str = cache_dir()
-    return folder
 
 
 def _lacks_compiler(error: BaseException | None) -> bool:

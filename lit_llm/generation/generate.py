@@ -152,7 +152,7 @@ class _Run:
         gpt, active = self.gpt, self.rows
         with evaluating(gpt):
             cache = self._cache()
-            forbidden = torch.tensor(self.forbidden, dtype=torch.int64, device=gpt.device)
+            forbidden = self._forbidden()
             seen_BV = self._seen()
             logits_BV = prefill(gpt, [row.prompt for row in active], cache)
             while True:
@@ -191,6 +191,12 @@ class _Run:
             device=self.gpt.device,
             dtype=self.gpt.embed.weight.dtype,
         )
+
+    def _forbidden(self) -> Tensor | None:
+        """As `next_tokens` takes them; None of none, for an empty change copies all logits."""
+        if not self.forbidden:
+            return None
+        return torch.tensor(self.forbidden, dtype=torch.int64, device=self.gpt.device)
 
     def _seen(self) -> Tensor | None:
         """What the repetition penalty applies to: bool (B, V), or None if there is no penalty."""

@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_llm.model import varlen
-from lit_llm.model.causal_attention import causal_attention, is_faster
+from lit_llm.model.causal_attention import (
+    attend_one,
+    causal_attention,
+    is_faster,
+    one_is_faster,
+)
 from lit_llm.model.norm import RMSNorm
 from lit_llm.model.rope import Rope, apply_rope
 
@@ -82,17 +87,21 @@ class GroupedQueryAttention(Attention):
         q_BHTE, k_BKTE = apply_rope(q_BHTE, rope), apply_rope(k_BKTE, rope)
 
         k_BKSE, v_BKSE = k_BKTE, v_BKTE
-        if cache is not None:
+        if cache is not None and layout.is_causal:  # these tokens are the first: they see no others
+            cache.begin(k_BKTE, v_BKTE)
+        elif cache is not None:
             cache.write(k_BKTE, v_BKTE, layout.positions_BT)
             k_BKSE, v_BKSE = cache.k_BKSE, cache.v_BKSE
 
         dropout = self.dropout if self.training else 0.0
         if cache is None and layout.documents and varlen.can_attend(q_BHTE, dropout):
             out_BHTE = varlen.attend(q_BHTE, k_BKSE, v_BKSE, layout.documents)
-        elif cache is None and layout.is_causal and not dropout and is_faster(q_BHTE):
+        elif layout.is_causal and not dropout and is_faster(q_BHTE, reads=cache is not None):
             groups = q_BHTE.size(1) // k_BKSE.size(1)
             k_BHSE, v_BHSE = (x.repeat_interleave(groups, dim=1) for x in (k_BKSE, v_BKSE))
             out_BHTE = causal_attention(q_BHTE, k_BHSE, v_BHSE)
+        elif layout.mask_B1TS is not None and not dropout and one_is_faster(q_BHTE):
+            out_BHTE = attend_one(q_BHTE, k_BKSE, v_BKSE, layout.mask_B1TS)
         else:
             out_BHTE = F.scaled_dot_product_attention(
                 q_BHTE,

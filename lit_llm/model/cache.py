@@ -19,14 +19,21 @@ class LayerCache:
     k_BKSE: Tensor
     v_BKSE: Tensor
 
+    def begin(self, k_BKTE: Tensor, v_BKTE: Tensor) -> None:
+        """Put the keys and values of the first tokens into the slots from 0 on, in every row."""
+        self.k_BKSE[:, :, : k_BKTE.size(2)] = k_BKTE
+        self.v_BKSE[:, :, : v_BKTE.size(2)] = v_BKTE
+
     def write(self, k_BKTE: Tensor, v_BKTE: Tensor, positions_BT: Tensor) -> None:
         """Put new keys and values into the slots of their positions, row by row.
 
         They take the cache's dtype: under autocast they are narrower than the weights.
         """
-        index_BKTE = positions_BT[:, None, :, None].expand_as(k_BKTE)
-        self.k_BKSE.scatter_(2, index_BKTE, k_BKTE.type_as(self.k_BKSE))
-        self.v_BKSE.scatter_(2, index_BKTE, v_BKTE.type_as(self.v_BKSE))
+        # Not scatter_: in bfloat16 it takes 0.34 ms for 16 rows, this takes 0.01.
+        rows_B1 = torch.arange(positions_BT.size(0), device=positions_BT.device)[:, None]
+        for cache_BKSE, new_BKTE in ((self.k_BKSE, k_BKTE), (self.v_BKSE, v_BKTE)):
+            new_BTKE = new_BKTE.transpose(1, 2).type_as(cache_BKSE)
+            cache_BKSE.transpose(1, 2)[rows_B1, positions_BT] = new_BTKE
 
 
 class KVCache:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from lit_llm.generation import Decoding, Sampling, compile_now, fast_copy, generate
+from lit_llm.generation import Decoding, Sampling, compile_now, fast_copy, generate, native
 from lit_llm.generation.linear import FastLinear, Int8Linear
+from lit_llm.model.attention import GroupedQueryAttention
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
@@ -61,12 +62,16 @@ def test_int8_without_compilation_is_refused():
         Decoding(weights="int8")
 
 
+class Own(GroupedQueryAttention):
+    """An attention that step.cpp does not know, so that TorchInductor compiles it."""
+
+
 @pytest.mark.slow  # it compiles, twice
 @pytest.mark.parametrize("weights", ["saved", "int8"])
 def test_the_compiled_step_gives_the_answers_of_the_uncompiled_one(weights):
-    config = GPTConfig(vocab_size=70, max_seq_len=40, n_layer=2, d_model=36, n_head=6, n_kv_head=2)
-    gpt = GPT(config)
-    init_weights(gpt, 1, config.n_layer)
+    sizes = {"n_layer": 2, "d_model": 36, "n_head": 6, "n_kv_head": 2}
+    gpt = GPT(GPTConfig(vocab_size=70, max_seq_len=40, attention=Own, **sizes))
+    init_weights(gpt, 1, 2)
     fast = fast_copy(gpt.eval(), Decoding(weights=weights, compile=True))
     compile_now(fast)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -89,10 +94,11 @@ def int8_linears(gpt: GPT) -> list[Int8Linear]:
 
 
 @pytest.mark.slow  # it starts a compilation
-def test_a_missing_compiler_is_named(gpt, tmp_path):
+def test_a_missing_compiler_is_named(gpt, tmp_path, monkeypatch):
     import torch._inductor.config as inductor
 
     torch._dynamo.reset()
+    monkeypatch.setattr(native, "library", lambda: None)
     no_compiler = {"cpp.cxx": (str(tmp_path / "no-compiler"),), "fx_graph_cache": False}
     with (
         inductor.patch(no_compiler),

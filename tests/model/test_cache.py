@@ -26,6 +26,15 @@ def test_keys_and_values_go_to_the_slots_of_their_positions():
     assert layer.k_BKSE[0, :, [0, 1, 2, 5, 6]].abs().max() == 0  # other slots are as before
 
 
+def test_the_first_tokens_take_the_first_slots():
+    layer = KVCache(CONFIG, 2, S, dtype=torch.bfloat16).layers[0]
+    k, v = torch.randn(2, K, 4, E), torch.randn(2, K, 4, E)
+    layer.begin(k, v)
+    assert torch.equal(layer.k_BKSE[:, :, :4], k.bfloat16())
+    assert torch.equal(layer.v_BKSE[:, :, :4], v.bfloat16())
+    assert layer.k_BKSE[:, :, 4:].abs().max() == 0
+
+
 def test_writing_again_replaces_what_was_there():
     layer = KVCache(CONFIG, 1, S).layers[0]
     for _ in range(2):

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_llm.model import attention
 from lit_llm.model import causal_attention as module
 from lit_llm.model.attention import GroupedQueryAttention
-from lit_llm.model.causal_attention import QUERIES, causal_attention, is_faster
+from lit_llm.model.causal_attention import QUERIES, attend_one, causal_attention, is_faster
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import Block
 from lit_llm.model.layout import Layout
@@ -94,6 +94,25 @@ def test_it_is_for_cpus_that_have_bfloat16_and_no_amx(monkeypatch, bf16, amx, su
     assert runpy.run_path(module.__file__)["CPU_IS_SUITED"] is suited
     monkeypatch.setattr(module, "CPU_IS_SUITED", suited)
     assert is_faster(torch.ones(1, 1, 1, 2, dtype=torch.bfloat16)) is suited
+
+
+def test_without_gradients_it_reads_prompts_that_are_long_enough(monkeypatch):
+    monkeypatch.setattr(module, "CPU_IS_SUITED", True)
+    short, long = (torch.ones(1, 1, n, 2, dtype=torch.bfloat16) for n in (127, 128))
+    with torch.inference_mode():
+        assert is_faster(long, reads=True)
+        assert not is_faster(long)
+        assert not is_faster(short, reads=True)
+
+
+def test_one_query_a_head_attends_as_pytorch_has_it():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 6, 1, 10), torch.randn(3, 2, 7, 10), torch.randn(3, 2, 7, 10)
+    mask = (torch.arange(7) <= torch.tensor([[0], [6], [3]]))[:, None, None]
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(attend_one(q, k, v, mask), expected)
+    half = attend_one(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask)
+    torch.testing.assert_close(half.float(), expected, rtol=0.03, atol=0.02)
 
 
 def test_long_rows_are_left_to_pytorch_for_the_memory_that_they_would_keep(monkeypatch):

@@ -1,0 +1,136 @@
+import subprocess
+
+import pytest
+import torch
+
+from lit_llm.generation import Decoding, Sampling, fast_copy, generate, native
+from lit_llm.generation.linear import Int8Linear
+from lit_llm.model.attention import GroupedQueryAttention
+from lit_llm.model.cache import KVCache
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.model.init import init_weights
+
+# Heads share keys, and no size is a multiple of what a processor computes at once.
+SIZES = {"n_layer": 3, "d_model": 38, "n_head": 6, "n_kv_head": 2, "head_dim": 10, "d_ff": 75}
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
+
+
+def network(*, qk_norm: bool = False, tied: bool = False, **options) -> GPT:
+    config = GPTConfig(
+        vocab_size=70, max_seq_len=40, qk_norm=qk_norm, tie_embeddings=tied, **SIZES, **options
+    )
+    gpt = GPT(config)
+    init_weights(gpt, 1, config.n_layer)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in gpt.parameters():  # norms too, which begin with ones
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return gpt.eval()
+
+
+def compiled(gpt: GPT, weights="saved") -> GPT:
+    fast = fast_copy(gpt, Decoding(weights=weights, compile=True))
+    assert isinstance(fast.step, native.NativeStep)
+    return fast
+
+
+@pytest.mark.parametrize("weights", ["saved", "int8"])
+@pytest.mark.parametrize(("qk_norm", "tied"), [(False, True), (True, False)])
+def test_a_step_gives_the_answers_of_the_model(weights, qk_norm, tied):
+    gpt = network(qk_norm=qk_norm, tied=tied)
+    fast = compiled(gpt, weights)
+    if weights == "int8":  # the slow way: the rounded weights in an ordinary model
+        gpt.lm_head.weight = torch.nn.Parameter(gpt.lm_head.weight.clone())  # not the embedding
+        mine = [module for module in gpt.modules() if isinstance(module, torch.nn.Linear)]
+        theirs = [module for module in fast.modules() if isinstance(module, Int8Linear)]
+        for linear, rounded in zip(mine, theirs, strict=True):
+            linear.weight.data = rounded.rounded()
+    for prompt in PROMPTS:
+        settings = Sampling(max_new_tokens=25)
+        (expected,), (found,) = (
+            generate(gpt, [prompt], settings),
+            generate(fast, [prompt], settings),
+        )
+        assert found.ids == expected.ids
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["saved", "int8"])
+def test_in_bfloat16_a_step_is_as_near_to_float32_as_the_model_is(weights):
+    exact = network(qk_norm=True)
+    for parameter in exact.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    fast = compiled(network(qk_norm=True).bfloat16(), weights)
+    ids = torch.randint(70, (1, 30), generator=torch.Generator().manual_seed(1))
+    cache = KVCache(exact.config, 1, 40, dtype=torch.bfloat16)
+    with torch.no_grad():
+        expected_TV = exact(ids)[0]
+        found_TV = torch.stack(
+            [fast.step(fast.embed.weight[id], t, cache) for t, id in enumerate(ids[0])]
+        )
+    # bfloat16 has 8 bits, int8 rounding is off by up to 1/254 of a row's largest weight
+    spread = expected_TV.std()
+    assert (found_TV - expected_TV).std() < (0.01 if weights == "saved" else 0.04) * spread
+
+
+def test_prompt_and_steps_meet_in_one_cache():
+    gpt = network()
+    fast = compiled(gpt)
+    (alone,) = generate(gpt, [[1, 2, 3]], Sampling(max_new_tokens=9))
+    batch = generate(fast, [[1, 2, 3], [4]], Sampling(max_new_tokens=9))  # several rows: no step
+    assert batch[0].ids == alone.ids
+
+
+def test_weights_that_move_are_found_again():
+    fast = compiled(network())
+    expected = generate(network().bfloat16(), [[1, 2, 3]], Sampling(max_new_tokens=1))[0]
+    found = generate(fast.bfloat16(), [[1, 2, 3]], Sampling(max_new_tokens=4))[0]
+    assert found.logprobs[0] == pytest.approx(expected.logprobs[0], abs=0.02)
+    assert fast.step.fits(KVCache(fast.config, 1, 8, dtype=torch.bfloat16))
+
+
+def test_a_cache_of_another_kind_is_left_to_the_model():
+    step = compiled(network()).step
+    config = network().config
+    assert step.fits(KVCache(config, 1, 8))
+    assert not step.fits(KVCache(config, 2, 8))
+    assert not step.fits(KVCache(config, 1, 8, dtype=torch.bfloat16))
+
+
+def test_a_position_behind_the_cache_is_refused():
+    fast = compiled(network())
+    with pytest.raises(IndexError, match="position 8 is outside the cache of 8 slots"):
+        fast.step(fast.embed.weight[0].detach(), 8, KVCache(fast.config, 1, 8))
+
+
+def test_weights_that_are_not_a_number_stay_visible():
+    gpt = network()
+    gpt.blocks[1].mlp.up_proj.weight.data[3, 4] = torch.nan
+    fast = compiled(gpt)
+    logits_V = fast.step(gpt.embed.weight[0].detach(), 0, KVCache(gpt.config, 1, 8))
+    assert logits_V.isnan().all()
+
+
+class Own(GroupedQueryAttention):
+    """Computes the same, but who knows."""
+
+
+def test_a_replaced_part_is_not_known():
+    packed = Decoding(weights="packed")
+    assert native.is_known(fast_copy(network(), packed))
+    assert not native.is_known(fast_copy(network(attention=Own), packed))
+    assert not native.is_known(network())  # its linear layers could have hooks
+
+
+def test_without_a_compiler_there_is_no_library(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert native.library.__wrapped__() is None
+
+
+def test_a_compiled_library_is_found_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert native.library.__wrapped__() is not None
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert native.library.__wrapped__() is not None
