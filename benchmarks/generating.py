@@ -21,6 +21,7 @@ from lit_llm.generation import Decoding, Sampling, compile_now, fast_copy, gener
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.training.allocator import keep_freed_memory
 
 DRY = os.environ.get("BENCH_DRY_RUN") == "1"
 ROUNDS = 2 if DRY else 5
@@ -63,6 +64,7 @@ def weight_bytes(gpt_sizes: dict[str, Any], dtype: torch.dtype) -> int:
 
 def _main() -> None:
     turns = Turns()
+    keep_freed_memory()  # as `cli.py predict` does on a CPU
     asked = json.loads(sys.argv[1])
     config = GPTConfig(
         **{name: asked[name] for name in TINY},

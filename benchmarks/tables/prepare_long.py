@@ -1,7 +1,7 @@
 """Whether the memory of `cli.py prepare` depends on how much there is to read: 10 MB and 1 GB.
 
-The text is the source code of Python's standard library, over and over; each copy of a file has a
-first line of its own, or it would be left out as a duplicate.
+The text is the source code of Python's standard library, over and over, in files of 4 MB; each copy
+of a source has a first line of its own, or it would be left out as a duplicate.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from benchmarks.tables.tokenize_and_pack import PROCESSES, ours_for
 from benchmarks.texts import sources, write_texts, write_tokenizer
 
 DRY = os.environ.get("BENCH_DRY_RUN") == "1"
+SEPARATOR = b"=====END====="  # of the documents of a file
+FILE_BYTES = 50_000 if DRY else 4_000_000
 SIZES = (200_000, 400_000) if DRY else (10_000_000, 1_000_000_000)
 
 
@@ -35,6 +37,8 @@ def main() -> None:
             command = ours_for(
                 str(folder / "texts"), str(folder / "tokenizer"), str(folder / "cache"), PROCESSES
             )
+            command += ["--data.corpus.document=separator"]
+            command += [f"--data.corpus.separator={SEPARATOR.decode()}"]
             try:
                 cost = cost_of(command)
             except NotRun as reason:
@@ -56,16 +60,17 @@ def main() -> None:
 
 
 def write_copies(folder: Path, most_bytes: int) -> None:
-    """Files of so many bytes in all, in subfolders of one copy each."""
-    size = 0
-    for copy in count():
-        below = folder / f"{copy:03d}"
-        below.mkdir(parents=True)
-        for number, text in enumerate(sources()):
-            data = f"# copy {copy}\n{text}".encode()
-            size += (below / f"{number:05d}.txt").write_bytes(data)
-            if size >= most_bytes:
-                return
+    """So many bytes in files of FILE_BYTES; the last is what remains."""
+    folder.mkdir(parents=True)
+    numbers, left = count(), most_bytes
+    copies = (f"# copy {copy}\n{text}\n" for copy in count() for text in sources())
+    texts = (text.encode() + SEPARATOR for text in copies)
+    while left > 0:
+        pieces, size = [], 0
+        while size < min(FILE_BYTES, left):
+            pieces.append(next(texts))
+            size += len(pieces[-1])
+        left -= (folder / f"{next(numbers):05d}.txt").write_bytes(b"".join(pieces))
 
 
 if __name__ == "__main__":

@@ -74,39 +74,45 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
         ctx.scale = q_BHTE.size(-1) ** -0.5
-        q_NTE = (q_BHTE * ctx.scale).flatten(0, 1)
-        k_NTE, v_NTE = k_BHTE.flatten(0, 1), v_BHTE.flatten(0, 1)
-        out_NTE = torch.empty_like(q_NTE)
-        probabilities = []
-        for start, stop in _blocks(q_NTE):
-            scores_NQS = q_NTE[:, start:stop] @ k_NTE[:, :stop].mT
-            future_QQ = torch.ones(stop - start, stop - start, dtype=torch.bool).triu(1)
-            scores_NQS[:, :, start:].masked_fill_(future_QQ, float("-inf"))
+        q_NTE, k_NTE, v_NTE = (x.flatten(0, 1) for x in (q_BHTE, k_BHTE, v_BHTE))
+        B, H, T, E = q_BHTE.shape
+        # In the order of the residual stream, which the heads' outputs join next.
+        out_BTHE = q_BHTE.new_empty(B, T, H, E)
+        future_QQ = torch.ones(QUERIES, QUERIES, dtype=torch.bool).triu(1)
+        queries, probabilities = [], []
+        for start, stop in _blocks(T):
+            queries.append(q_NTE[:, start:stop] * ctx.scale)
+            # `.mT` of a part that is not contiguous would be copied number by number.
+            scores_NQS = queries[-1] @ k_NTE[:, :stop].contiguous().mT
+            size = stop - start
+            scores_NQS[:, :, start:].masked_fill_(future_QQ[:size, :size], float("-inf"))
             probabilities.append(scores_NQS.softmax(dim=-1))
-            out_NTE[:, start:stop] = probabilities[-1] @ v_NTE[:, :stop]
-        ctx.save_for_backward(q_NTE, k_NTE, v_NTE, *probabilities)
-        return out_NTE.view(q_BHTE.shape)
+            mixed_NQE = probabilities[-1] @ v_NTE[:, :stop]
+            out_BTHE[:, start:stop] = mixed_NQE.view(B, H, size, E).transpose(1, 2)
+        ctx.save_for_backward(k_NTE, v_NTE, *queries, *probabilities)
+        return out_BTHE.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q_NTE, k_NTE, v_NTE, *probabilities = ctx.saved_tensors
+        k_NTE, v_NTE, *rest = ctx.saved_tensors
+        queries, probabilities = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         gradient_NTE = gradient_BHTE.flatten(0, 1)
-        dq_NTE = torch.empty_like(q_NTE)
+        dq_NTE = torch.empty_like(k_NTE)
         # Many blocks add to the same keys: in float32, lest each addition rounds.
         dk_NTE = torch.zeros_like(k_NTE, dtype=torch.float32)
         dv_NTE = torch.zeros_like(v_NTE, dtype=torch.float32)
-        for (start, stop), p_NQS in zip(_blocks(q_NTE), probabilities, strict=True):
-            gradient_NQE = gradient_NTE[:, start:stop]
+        blocks = _blocks(k_NTE.size(1))
+        for (start, stop), q_NQE, p_NQS in zip(blocks, queries, probabilities, strict=True):
+            gradient_NQE = gradient_NTE[:, start:stop].contiguous()
             dv_NTE[:, :stop] += p_NQS.mT @ gradient_NQE
-            dp_NQS = gradient_NQE @ v_NTE[:, :stop].mT
+            dp_NQS = gradient_NQE @ v_NTE[:, :stop].contiguous().mT
             dscores_NQS = torch._softmax_backward_data(dp_NQS, p_NQS, -1, p_NQS.dtype)
             dq_NTE[:, start:stop] = dscores_NQS @ k_NTE[:, :stop]
-            dk_NTE[:, :stop] += dscores_NQS.mT @ q_NTE[:, start:stop]
+            dk_NTE[:, :stop] += dscores_NQS.mT @ q_NQE
         gradients = (dq_NTE.mul_(ctx.scale), dk_NTE.type_as(k_NTE), dv_NTE.type_as(v_NTE))
         return tuple(gradient.view(gradient_BHTE.shape) for gradient in gradients)  # type: ignore[return-value]
 
 
-def _blocks(q_NTE: Tensor) -> list[tuple[int, int]]:
-    length = q_NTE.size(1)
+def _blocks(length: int) -> list[tuple[int, int]]:
     return [(start, min(start + QUERIES, length)) for start in range(0, length, QUERIES)]

@@ -72,6 +72,6 @@ def _turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:
     cos, sin = cos_B1TE.chunk(2, dim=-1)[0], sin_B1TE.chunk(2, dim=-1)[0]  # alike in both halves
     turned_BHTE = torch.empty(x_BHTE.shape, dtype=x_BHTE.dtype, device=x_BHTE.device)
     first_out, second_out = turned_BHTE.chunk(2, dim=-1)
-    first_out.copy_((first * cos).sub_(second * sin))
-    second_out.copy_((second * cos).add_(first * sin))
+    first_out.copy_((first * cos).addcmul_(second, sin, value=-1))
+    second_out.copy_((second * cos).addcmul_(first, sin))
     return turned_BHTE

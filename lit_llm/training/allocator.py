@@ -12,10 +12,10 @@ NEVER = 2**31 - 1
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed, instead of giving it back and asking for it again.
 
-    A step on a CPU frees all that it has allocated. glibc gives large blocks and the end of its
-    heap back to the system, which has to clear each page before the next step may have it: 2 to 6%
-    of a step's time, 168,000 pages for gpt-124m with a row of 1024. The peak stays what it was, and
-    is held between two steps too. Other C libraries are left as they are.
+    A step on a CPU frees all that it has allocated, and so does reading a prompt. glibc gives large
+    blocks and the end of its heap back to the system, which has to clear each page before the next
+    step may have it: 2 to 6% of a step's time, 168,000 pages for gpt-124m with a row of 1024. The
+    peak stays what it was, and is held between two steps too. Other C libraries are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return

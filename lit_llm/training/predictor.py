@@ -18,6 +18,7 @@ from lit_llm.generation.native import cache_folder
 from lit_llm.generation.sampling import Sampling
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer import ChatTemplate, Message, Tokenizer
+from lit_llm.training.allocator import keep_freed_memory
 
 
 @dataclass  # not frozen: Lightning copies what predict_step returns field by field
@@ -96,6 +97,10 @@ class Predictor(L.LightningModule):
         self.words_have_spaces = any(len(piece) > 1 and piece[:1] == b" " for piece in pieces)
         if self.chat is None:
             self.chat = bool(bundle.meta["chat"])
+
+    def on_predict_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[Answer]:
         return self._fill(batch) if self.bidirectional else self._continue(batch)

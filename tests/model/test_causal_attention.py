@@ -27,7 +27,7 @@ def results(attend, qkv: list[torch.Tensor]) -> list[torch.Tensor]:
     """The output and the three gradients."""
     out = attend(*qkv)
     torch.manual_seed(1)
-    return [out, *torch.autograd.grad(out, qkv, torch.randn_like(out))]
+    return [out, *torch.autograd.grad(out, qkv, torch.randn(out.shape, dtype=out.dtype))]
 
 
 def by_hand(q, k, v):

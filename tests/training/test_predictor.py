@@ -6,6 +6,7 @@ from lit_llm.data.prompts import Prompt
 from lit_llm.generation.fast import Decoding
 from lit_llm.generation.sampling import Sampling
 from lit_llm.tokenizer import ChatTemplate, Message
+from lit_llm.training import predictor as predictor_file
 from lit_llm.training.predictor import Answer, Predictor
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=6)
@@ -61,6 +62,15 @@ def test_packed_weights_answer_alike(predictor, finetuned):
     parameters = set(packed.state_dict())
     assert [answer.text for answer in packed.predict_step(prompts, 0)] == expected
     assert set(packed.state_dict()) == parameters  # the copy is no part of the module
+
+
+def test_on_a_cpu_the_memory_of_a_prompt_is_kept_for_the_next_one(
+    predictor, finetuned, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(predictor_file, "keep_freed_memory", lambda: calls.append(1))
+    predictor(finetuned).on_predict_start()
+    assert calls == [1]
 
 
 def test_an_answer_is_graded_where_the_right_one_is_known(predictor, finetuned):
