@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.objective import CausalLM
+from lit_llm.training.parallel import compile_blocks
 
 
 def ours(sizes: Sizes) -> tuple[nn.Module, Loss]:
@@ -43,5 +45,11 @@ def ours(sizes: Sizes) -> tuple[nn.Module, Loss]:
     return gpt, loss
 
 
+def blocks(gpt: nn.Module) -> nn.Module:
+    """Compile what `model.compile` does."""
+    compile_blocks(cast(GPT, gpt))
+    return gpt
+
+
 if __name__ == "__main__":
-    serve(ours, Sizes(**json.loads(sys.argv[1])))
+    serve(ours, Sizes(**json.loads(sys.argv[1])), blocks)

@@ -64,12 +64,13 @@ def network(sizes: dict[str, int]) -> GPTConfig:
     )
 
 
-def start_fit(sizes: dict[str, int], precision: str) -> Contender:
+def start_fit(sizes: dict[str, int], mode: Mode) -> Contender:
     """A run of `cli.py fit` on random tokens, one document in each row."""
     folder = tempfile.TemporaryDirectory(prefix="lit-llm-bench-")
     arguments = [
         *("-m", "benchmarks.fit_in_turns"),
-        *fit_arguments(sizes, precision),
+        *fit_arguments(sizes, mode[0]),
+        f"--model.compile={str(mode[1]).lower()}",
         "--trainer.max_steps=100000",
         f"--runs_dir={folder.name}",
         "--run=measured",

@@ -37,6 +37,8 @@ class Sizes(networks.Network):
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Mean loss of a network on inputs_BT and targets_BT."""
 
+Compile = Callable[[nn.Module], nn.Module]
+
 
 def nanogpt(sizes: Sizes) -> tuple[nn.Module, Loss]:
     """GPT-2 of a checkout that NANOGPT names: LayerNorm, GELU of 4 D, learned positions."""
@@ -81,7 +83,7 @@ class Loop:
         build: makes the network and its loss
         sizes: of network and batch
         mode: 32-true, bf16-mixed (autocast) or bf16-true
-        compile: the whole network, by torch.compile
+        compile: gives the network compiled; None: it is not
     """
 
     def __init__(
@@ -89,13 +91,13 @@ class Loop:
         build: Callable[[Sizes], tuple[nn.Module, Loss]],
         sizes: Sizes,
         mode: str = "32-true",
-        compile: bool = False,
+        compile: Compile | None = None,
     ) -> None:
         torch.manual_seed(1337)
         self.sizes, self.mode = sizes, mode
         model, self.loss = build(sizes)
         self.model = model.bfloat16() if mode == "bf16-true" else model
-        self.forward = torch.compile(model) if compile else model
+        self.forward = compile(model) if compile else model
         self.parameters = list(model.parameters())
         groups = [
             {"params": [p for p in self.parameters if p.dim() >= 2], "weight_decay": DECAY},
@@ -160,7 +162,15 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def serve(build: Callable[[Sizes], tuple[nn.Module, Loss]], sizes: Sizes) -> None:
+def whole(model: nn.Module) -> nn.Module:
+    """Compile the whole network."""
+    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return compiled
+
+
+def serve(
+    build: Callable[[Sizes], tuple[nn.Module, Loss]], sizes: Sizes, compiler: Compile = whole
+) -> None:
     """Train when asked to."""
     turns = Turns()
     loops: list[Loop] = []
@@ -169,7 +179,7 @@ def serve(build: Callable[[Sizes], tuple[nn.Module, Loss]], sizes: Sizes) -> Non
         """Begin anew in another way; the network before is dropped first."""
         loops.clear()
         torch.compiler.reset()
-        loops.append(Loop(build, sizes, mode, compile))
+        loops.append(Loop(build, sizes, mode, compiler if compile else None))
         return loops[0].counts()
 
     turns.serve(

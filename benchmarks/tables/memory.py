@@ -35,7 +35,7 @@ def main() -> None:
     state = 16 * size(network(SIZES)).parameters  # weights, gradients, two moments in float32
     result.settings(precision=precision, sizes=SIZES, state_bytes=state)
     makers: dict[str, Callable[[], Contender]] = {
-        "lit-llm": lambda: start_fit(SIZES, precision),
+        "lit-llm": lambda: start_fit(SIZES, (precision, False)),
         **{name: (lambda name=name: start_peer(name, SIZES)) for name in NAMES},
     }
     peaks = {}

@@ -5,19 +5,18 @@
 
 Ours is `cli.py fit` with the callbacks that it has by default; a peer is a bare loop around its
 network (benchmarks/peers/train.py), and at (a) so is our own network beside it, to show what the
-Trainer costs. Every peer is first tried in each precision for some steps, at (b) in its fastest
-of (a) and in ours. It goes on in its fastest, of those whose validation loss after equal tokens is
-within 0.01 of float32's, and ours has to be so too. A peer that is then far behind another cannot
-be the best and is shown without rounds; all others take turns, so that a ratio is of one minute.
-
-    COMPILED=1 python -m benchmarks.tables.train_throughput
-
-tries torch.compile on the peers too, which takes minutes; without it nobody is compiled.
+Trainer costs. Every peer is first tried in each precision for some steps, and with torch.compile in
+its fastest one; at (b) in its fastest way of (a), compiled and not, and in ours. It goes on in its
+fastest, of those whose validation loss after equal tokens is within 0.01 of float32's. Ours has the
+precision that `precision: auto` gives, which has to be so too, and `model.compile` if that is
+faster. A peer that is then far behind another cannot be the best and is shown without rounds; all
+others take turns, so that a ratio is of one minute. Without a C++ compiler nobody is compiled.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,15 @@ from typing import Any
 import torch
 
 from benchmarks.floor import matmul_flops
-from benchmarks.modes import PRECISIONS, best, finalists, in_words, precisions_that_learn, probe
+from benchmarks.modes import (
+    PRECISIONS,
+    best,
+    finalists,
+    in_words,
+    precisions_that_learn,
+    probe,
+    trial,
+)
 from benchmarks.result import Result
 from benchmarks.rounds import ROUNDS, Contender, NotRun, contenders, ratios, take_turns
 from benchmarks.training import (
@@ -44,7 +51,7 @@ from benchmarks.training import (
 from lit_llm.commands.precision import auto_precision
 from lit_llm.model.size import size
 
-COMPILED = os.environ.get("COMPILED") == "1"
+CAN_COMPILE = not DRY and shutil.which(os.environ.get("CXX", "g++")) is not None
 OURS, BARE = "lit-llm", "our bare loop"
 peak_flops = cache(matmul_flops)
 
@@ -52,8 +59,8 @@ peak_flops = cache(matmul_flops)
 def main() -> None:
     columns = ("name", "precision", "compiled", "tokens_per_second", "ratio", "share_of_peak")
     result = Result("train-throughput", columns, dry_run=DRY)
-    modes = [(precision, compiled) for compiled in (False, True) for precision in PRECISIONS]
-    worth_trying = {name: modes if COMPILED else modes[: len(PRECISIONS)] for name in NAMES}
+    result.settings(compiler=CAN_COMPILE)
+    worth_trying = {name: list(PRECISIONS) for name in NAMES}
     learning: dict[str, set[str]] = {}
     for part in SETTINGS:
         Part(part, result, learning).measure(worth_trying)
@@ -78,40 +85,75 @@ class Part:
         self.sizes: dict[str, int] = self.setting["sizes"]
         self.ours: Mode = (auto_precision("cpu", self.sizes["d_model"])[0], False)
 
-    def measure(self, worth_trying: dict[str, list[Mode]]) -> None:
-        """Select each peer's mode, take turns, hold the ratios against the bars.
+    def measure(self, worth_trying: dict[str, list[str]]) -> None:
+        """Select everybody's mode, take turns, hold the ratios against the bars.
 
         Args:
-            worth_trying: modes of each peer; left with those that the next part has to try
+            worth_trying: precisions of each peer; left with those that the next part has to try
         """
         makers = {name: (lambda name=name: start_peer(name, self.sizes)) for name in NAMES}
-        with contenders(makers, self._not_run) as peers:
+        with self._our_fit() as ours, contenders(makers, self._not_run) as peers:
             speeds = self._probe(peers, worth_trying)
             mode_of = {name: best(found, self.learning["peers"]) for name, found in speeds.items()}
             top = {name: found.get(mode_of[name], 0.0) for name, found in speeds.items()}
-            for name in mode_of:
-                worth_trying[name] = list({mode_of[name], self.ours})
+            for name, mode in mode_of.items():
+                worth_trying[name] = [mode[0]]
             best_ones = finalists(top)
             same = max(speeds, key=lambda name: speeds[name][self.ours], default=None)
             for name in sorted(top.keys() - best_ones):
                 self._add(name, mode_of[name], top[name])
             turning = {name: (peers[name], mode_of[name]) for name in NAMES if name in best_ones}
             with self._others(None if same is None else (same, mode_of[same])) as others:
-                turning |= others
+                turning |= ours | others
                 modes = {name: mode for name, (_, mode) in turning.items()}
                 seconds = self._take_turns(turning)
                 self._bars(seconds, modes)
 
+    @contextmanager
+    def _our_fit(self) -> Iterator[dict[str, tuple[Contender, Mode]]]:
+        """`cli.py fit`, compiled if that is faster; decides which mode is ours."""
+        modes: list[Mode] = [
+            (self.ours[0], compiled) for compiled in (False, True)[: 1 + CAN_COMPILE]
+        ]
+        names = {OURS + ", compiled" * mode[1]: mode for mode in modes}
+        makers = {n: (lambda mode=mode: start_fit(self.sizes, mode)) for n, mode in names.items()}
+        with contenders(makers, self._not_run) as there:
+            speeds: dict[Mode, float] = {}
+            for name, fit in there.items():
+                try:
+                    speeds[names[name]] = trial(fit, self.sizes, self.setting["probed"])
+                except NotRun as reason:
+                    self._not_run(name, str(reason))
+            self.result.settings(
+                **{f"({self.name}) ours tried, tokens/s": in_words({OURS: speeds})}
+            )
+            if not speeds:
+                yield {}
+                return
+            self.ours = max(speeds, key=lambda mode: speeds[mode])
+            chosen, *others = sorted(there, key=lambda name: names[name] != self.ours)
+            for name in others:
+                there[name].close()
+            yield {OURS: (there[chosen], self.ours)}
+
     def _probe(
-        self, peers: dict[str, Contender], worth_trying: dict[str, list[Mode]]
+        self, peers: dict[str, Contender], worth_trying: dict[str, list[str]]
     ) -> dict[str, dict[Mode, float]]:
-        """Each peer's speed in the modes that are worth trying."""
+        """Each peer's speed in the precisions that are worth trying, compiled in the fastest."""
         speeds = {}
+        steps = self.setting["probed"]
         for name, peer in peers.items():
             try:
                 if "peers" not in self.learning:
                     self.learning["peers"] = precisions_that_learn(peer, "a peer", self.result)
-                speeds[name] = probe(peer, self.sizes, worth_trying[name], self.setting["probed"])
+                precisions = {*worth_trying[name], self.ours[0]}
+                plain = [(precision, False) for precision in sorted(precisions)]
+                found = probe(peer, self.sizes, plain, steps)
+                if CAN_COMPILE:
+                    fastest = best(found, self.learning["peers"])[0]
+                    compiled = [(precision, True) for precision in {fastest, self.ours[0]}]
+                    found |= probe(peer, self.sizes, compiled, steps)
+                speeds[name] = found
             except NotRun as reason:
                 self._not_run(name, str(reason))
         self.result.settings(**{f"({self.name}) tried, tokens/s": in_words(speeds)})
@@ -121,14 +163,12 @@ class Part:
     def _others(
         self, fastest: tuple[str, Mode] | None
     ) -> Iterator[dict[str, tuple[Contender, Mode]]]:
-        """Ours, and who is in our mode: our bare loop at (a), and the peer that is fastest in it.
+        """Who is in our mode: our bare loop at (a), and the peer that is fastest in it.
 
         Args:
             fastest: that peer, and the mode in which it takes part anyhow
         """
-        makers: dict[str, Callable[[], Contender]] = {
-            OURS: lambda: start_fit(self.sizes, self.ours[0])
-        }
+        makers: dict[str, Callable[[], Contender]] = {}
         if "ours" not in self.learning:
             makers[BARE] = lambda: start_bare(self.sizes)
         if fastest is not None and fastest[1] != self.ours:
