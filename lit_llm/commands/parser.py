@@ -141,9 +141,10 @@ def refuse_linked(configuration: Configuration) -> None:
     Raises:
         ValueError: names the file, the key, and what decides it.
     """
+    given = {_short(key): file for key, file in configuration.origin.items()}
     for key, owner in FOLLOWS.items():
-        if key in configuration.origin:
-            raise ValueError(f"{configuration.origin[key]}: {key} follows from {owner}: remove it")
+        if file := given.get(_short(key)):
+            raise ValueError(f"{file}: {key} follows from {owner}: remove it")
 
 
 def _missing_package(error: BaseException | None) -> str | None:

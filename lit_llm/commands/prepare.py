@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Iterable
 
-from lit_llm.commands.parser import read
+from lit_llm.commands.parser import explained_errors, read
 from lit_llm.commands.plain_keys import plain_data
 from lit_llm.data.assemble import Prepared
 from lit_llm.data.source import Source
 
 HELP = ("-h", "--help", "--print_config")
-STARTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS")
+STARTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID")
 """What tells of other processes: who prepares is then the Trainer's business."""
 
 
@@ -29,9 +29,10 @@ def run(command: str, arguments: list[str]) -> None:
 
         show(prepare_as_fit(command, arguments))
         return
-    prepared = source.prepared(progress=True)
-    if line := source.verify():
-        print(line, file=sys.stderr)
+    with explained_errors(*read(arguments)):
+        prepared = source.prepared(progress=True)
+        if line := source.verify():
+            print(line, file=sys.stderr)
     show(prepared.values())
 
 

@@ -63,10 +63,10 @@ def fast_copy(gpt: GPT, decoding: Decoding) -> GPT:
                 setattr(module, name, _replaced(child, decoding))
     if not decoding.compile:
         return fast
-    if native.is_known(fast) and native.library() is not None:
+    if type(fast) in (GPT, _NativeGPT) and native.is_known(fast) and native.library() is not None:
         # the copy is ours alone, and all that was a GPT in it remains
         fast.__class__ = _NativeGPT
-        cast(_NativeGPT, fast).step = native.NativeStep(fast)
+        cast(_NativeGPT, fast).find_weights()
     else:
         compiled = _Compiled()
         fast.blocks = nn.ModuleList(_Block(block, compiled) for block in fast.blocks)
@@ -107,10 +107,26 @@ class _NativeGPT(GPT):
         return self.step(x_D, int(layout.positions_BT), cache)[None, None]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _NativeGPT:
-        """Look anew where the weights lie, and of which dtype they are."""
         super()._apply(fn, recurse)
-        self.step = native.NativeStep(self) if native.is_known(self) else None
+        self.find_weights()
         return self
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        result = super().load_state_dict(*args, **options)
+        self.find_weights()  # with assign=True they are others
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "step": None}  # addresses mean nothing to a copy
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.find_weights()
+
+    def find_weights(self) -> None:
+        """Look where the weights lie, and of which dtype they are."""
+        known = native.is_known(self) and native.library() is not None
+        self.step = native.NativeStep(self) if known else None
 
 
 class _Compiled:

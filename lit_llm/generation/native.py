@@ -11,16 +11,17 @@ import ctypes
 import hashlib
 import os
 import platform
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_llm.generation.linear import FastLinear, Int8Linear
 from lit_llm.model.attention import GroupedQueryAttention
@@ -33,13 +34,15 @@ SOURCE = Path(__file__).with_name("step.cpp")
 FLAGS = (
     "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
 )
+# Lines of /proc/cpuinfo about a processor: x86's, ARM's, and those of others.
+DESCRIBES = ("model name", "flags", "CPU ", "Features", "cpu", "isa", "uarch")
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class NativeStep:
     """Appends one token to a cache of one row.
 
-    It reads the weights of `gpt` where they lie, and keeps float32 copies of its norms.
+    It reads the weights of `gpt` where they lie. Several threads may call it, each with its cache.
 
     Args:
         gpt: for which `is_known` holds
@@ -48,8 +51,7 @@ class NativeStep:
     def __init__(self, gpt: GPT) -> None:
         config = gpt.config
         self._tensors: list[Tensor] = []  # what the addresses below point to
-        layers = [address for block in gpt.blocks for address in self._layer(block)]
-        self._layers = _addresses(layers)
+        self._layers = _addresses([a for block in gpt.blocks for a in self._layer(block)])
         self._head = _addresses([self._norm(gpt.norm), *self._matrix(gpt.lm_head)])
         self._sizes = _Sizes(
             n_layer=config.n_layer,
@@ -69,9 +71,15 @@ class NativeStep:
         self._step.restype = None
 
     def fits(self, cache: KVCache) -> bool:
-        """Whether it can read and write this cache."""
-        k_BKSE = cache.layers[0].k_BKSE
-        return k_BKSE.dtype == self._dtype and k_BKSE.size(0) == 1 and k_BKSE.is_contiguous()
+        """Whether it can read and write this cache, whose layers are alike."""
+        k_BKSE, sizes = cache.layers[0].k_BKSE, self._sizes
+        return (
+            len(cache.layers) == sizes.n_layer
+            and k_BKSE.shape == (1, sizes.kv_heads, cache.slots, sizes.head_dim)
+            and k_BKSE.dtype == self._dtype
+            and k_BKSE.is_contiguous()
+            and k_BKSE.device.type == "cpu"
+        )
 
     def __call__(self, x_D: Tensor, position: int, cache: KVCache) -> Tensor:
         """The float32 logits (V,) after a token.
@@ -89,12 +97,13 @@ class NativeStep:
         caches = _addresses(
             [kv.data_ptr() for layer in cache.layers for kv in (layer.k_BKSE, layer.v_BKSE)]
         )
-        self._sizes.slots, self._sizes.threads = cache.slots, torch.get_num_threads()
+        sizes = _Sizes.from_buffer_copy(self._sizes)  # another thread has another cache
+        sizes.slots, sizes.threads = cache.slots, torch.get_num_threads()
         x_D = x_D.to(torch.float32, copy=True)
-        logits_V = torch.empty(self._sizes.vocab_size)
+        logits_V = torch.empty(sizes.vocab_size)
         cos_E, sin_E = (table_SE[position] for table_SE in self._rope)
         self._step(
-            ctypes.byref(self._sizes),
+            ctypes.byref(sizes),
             self._layers,
             self._head,
             caches,
@@ -108,16 +117,11 @@ class NativeStep:
 
     def _layer(self, block: Any) -> list[int | None]:
         """In the order of `Layer` in step.cpp."""
-        attn, mlp = block.attn, block.mlp
-        norms = [
-            self._norm(norm) for norm in (block.norm_1, block.norm_2, attn.q_norm, attn.k_norm)
-        ]
-        matrices = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
-        matrices += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        return [*norms, *(address for matrix in matrices for address in self._matrix(matrix))]
+        norms = [self._norm(norm) for norm in _norms(block)]
+        return [*norms, *(address for m in _matrices(block) for address in self._matrix(m))]
 
     def _norm(self, norm: RMSNorm | None) -> int | None:
-        return None if norm is None else self._address(norm.weight.detach().float())
+        return None if norm is None else self._address(norm.weight.detach())
 
     def _matrix(self, linear: Any) -> tuple[int, int | None]:
         scale = self._address(linear.scale) if isinstance(linear, Int8Linear) else None
@@ -146,28 +150,71 @@ def _addresses(values: list[Any]) -> Any:
 
 
 def is_known(gpt: GPT) -> bool:
-    """Whether step.cpp computes what this model does: no part is replaced, and it is on a CPU."""
+    """Whether step.cpp computes what this model does.
+
+    No part is replaced, has a hook or another size than the configuration says, as a factory of
+    attentions or MLPs may give it: step.cpp would read beyond the ends of its weights.
+    """
+    config = gpt.config
+    blocks: list[Any] = list(gpt.blocks)
     return (
         gpt.device.type == "cpu"
-        and gpt.embed.weight.dtype in NAMES
-        and _are_linear([gpt.lm_head])
-        and type(gpt.norm) is RMSNorm
-        and all(type(block) is Block and _is_known(block) for block in gpt.blocks)
+        and len(blocks) == config.n_layer
+        and all(type(block) is Block and type(block.mlp) is SwiGLU for block in blocks)
+        and all(type(block.attn) is GroupedQueryAttention for block in blocks)
+        and all(block.attn.head_dim == config.channels_per_head for block in blocks)
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in gpt.modules())
+        and _has_known_norms(gpt)
+        and _has_known_matrices(gpt)
     )
 
 
-def _is_known(block: Any) -> bool:
-    attn, mlp = block.attn, block.mlp
-    if type(attn) is not GroupedQueryAttention or type(mlp) is not SwiGLU:
+def _has_known_norms(gpt: GPT) -> bool:
+    D, E = gpt.config.d_model, gpt.config.channels_per_head
+    norms = [(gpt.norm, D)]
+    for block in gpt.blocks:
+        norm_1, norm_2, *of_heads = _norms(block)
+        norms += [(norm_1, D), (norm_2, D)]
+        if of_heads != [None, None]:
+            norms += [(norm, E) for norm in of_heads]
+    dtype = gpt.embed.weight.dtype
+    return all(
+        type(norm) is RMSNorm
+        and norm.eps == gpt.config.norm_eps
+        and norm.weight.dtype == dtype
+        and norm.weight.shape == (channels,)
+        for norm, channels in norms
+    )
+
+
+def _has_known_matrices(gpt: GPT) -> bool:
+    config = gpt.config
+    D, E, F = config.d_model, config.channels_per_head, config.ff_dim
+    Q, KV = config.n_head * E, config.kv_heads * E
+    shapes = [(Q, D), (KV, D), (KV, D), (D, Q), (F, D), (F, D), (D, F)]
+    matrices = [pair for block in gpt.blocks for pair in zip(_matrices(block), shapes, strict=True)]
+    matrices.append((gpt.lm_head, (config.padded_vocab_size, D)))
+    kind, dtype = type(gpt.lm_head), gpt.embed.weight.dtype
+    if dtype not in NAMES or kind not in (FastLinear, Int8Linear):
         return False
-    norms = [block.norm_1, block.norm_2, attn.q_norm, attn.k_norm]
-    matrices = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
-    matrices += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    return all(norm is None or type(norm) is RMSNorm for norm in norms) and _are_linear(matrices)
+    dtype = torch.int8 if kind is Int8Linear else dtype
+    return all(
+        type(matrix) is kind
+        and matrix.weight.shape == shape
+        and matrix.weight.dtype == dtype
+        and (kind is FastLinear or matrix.scale.dtype == torch.float32)  # a cast rounds them too
+        for matrix, shape in matrices
+    )
 
 
-def _are_linear(modules: Sequence[nn.Module]) -> bool:
-    return all(type(module) in (FastLinear, Int8Linear) for module in modules)
+def _norms(block: Any) -> list[Any]:
+    return [block.norm_1, block.norm_2, block.attn.q_norm, block.attn.k_norm]
+
+
+def _matrices(block: Any) -> list[Any]:
+    attn, mlp = block.attn, block.mlp
+    of_attn = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
+    return [*of_attn, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 @cache
@@ -177,34 +224,48 @@ def library() -> ctypes.CDLL | None:
     Its file lies beside TorchInductor's, and is named after all that it depends on.
     """
     compiler = os.environ.get("CXX", "g++")
-    described = "\n".join([SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, _processor()])
-    digest = hashlib.sha256(described.encode()).hexdigest()[:16]
-    path = Path(cache_folder(), f"lit_llm_step_{digest}.so")
     try:
-        if not path.exists():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        described = "\n".join([SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, _processor()])
+        name = f"lit_llm_step_{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
+        folder = Path(cache_folder())
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is_private(folder):
+            with tempfile.TemporaryDirectory() as own:
+                return _compiled(compiler, Path(own, name))
+        if (folder / name).exists():
+            with suppress(OSError):  # damaged, or made for libraries that are gone
+                return ctypes.CDLL(str(folder / name))
+        return _compiled(compiler, folder / name)
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _compile(compiler: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else could have put a library there: what it does, it does as this user.
+
+    TorchInductor's folder is one below /tmp whose name everybody can tell.
+    """
+    if not hasattr(os, "getuid"):
+        return True
+    state = folder.stat()
+    return state.st_uid in (0, os.getuid()) and not state.st_mode & stat.S_IWOTH
+
+
+def _compiled(compiler: str, path: Path) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
         command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
         subprocess.run(command, check=True, capture_output=True)
         made.replace(path)  # whole or not at all, also where two processes compile
+    return ctypes.CDLL(str(path))
 
 
 def _processor() -> str:
     """What -march=native depends on: a folder may be shared by machines."""
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return "\n".join(
-            sorted({line for line in lines if line.startswith(("model name", "flags"))})
-        )
-    return platform.processor()
+        return "\n".join(sorted({line for line in lines if line.startswith(DESCRIBES)}))
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def cache_folder() -> str:

@@ -97,12 +97,12 @@ struct Matrix {
 };
 
 struct Layer {
-    const float *norm_1, *norm_2, *q_norm, *k_norm;  // the latter two null without qk_norm
+    const void *norm_1, *norm_2, *q_norm, *k_norm;  // the latter two null without qk_norm
     Matrix q, k, v, o, gate, up, down;
 };
 
 struct Head {
-    const float* norm;
+    const void* norm;
     Matrix matrix;
 };
 
@@ -141,20 +141,24 @@ __attribute__((noinline)) static void multiply(Matrix m, const float* x, int64_t
     }
 }
 
-__attribute__((noinline)) static void normed(const float* x, const float* weight, int64_t n, float eps, float* out) {
+template <class C>
+__attribute__((noinline)) static void normed(const float* x, const void* norm, int64_t n,
+                                             float eps, float* out) {
+    const C* weight = static_cast<const C*>(norm);
     float squares = 0;
 #pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < n; ++i) squares += x[i] * x[i];
     float inverse = 1.0f / std::sqrt(squares / n + eps);
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = x[i] * inverse * weight[i];
+    for (int64_t i = 0; i < n; ++i) out[i] = x[i] * inverse * wide(weight[i]);
 }
 
 // Norms (where there is one) and turns one head's query or key: RoPE by halves.
-static inline void turned(const float* x, const float* norm, const float* cos, const float* sin,
+template <class C>
+static inline void turned(const float* x, const void* norm, const float* cos, const float* sin,
                           int64_t E, float eps, float* out) {
     std::vector<float> copy(x, x + E);
-    if (norm) normed(x, norm, E, eps, copy.data());
+    if (norm) normed<C>(x, norm, E, eps, copy.data());
     for (int64_t i = 0; i < E / 2; ++i) {
         float first = copy[i], second = copy[i + E / 2];
         out[i] = first * cos[i] - second * sin[i];
@@ -170,8 +174,8 @@ static void attend(const Sizes& s, const Layer& layer, Cache cache, const float*
     const int64_t E = s.head_dim, group = s.n_head / s.kv_heads, kv = head / group;
     std::vector<float> q(E), k(E), weights(position + 1);
     std::vector<C> new_k(E), new_v(E);
-    turned(qkv + head * E, layer.q_norm, cos, sin, E, s.eps, q.data());
-    turned(qkv + (s.n_head + kv) * E, layer.k_norm, cos, sin, E, s.eps, k.data());
+    turned<C>(qkv + head * E, layer.q_norm, cos, sin, E, s.eps, q.data());
+    turned<C>(qkv + (s.n_head + kv) * E, layer.k_norm, cos, sin, E, s.eps, k.data());
     const float* v = qkv + (s.n_head + s.kv_heads + kv) * E;
     for (int64_t i = 0; i < E; ++i) narrow(k[i], new_k[i]), narrow(v[i], new_v[i]);
     C* keys = static_cast<C*>(cache.keys) + kv * s.slots * E;
@@ -224,7 +228,7 @@ static void step(const Sizes& s, const Layer* layers, const Head& head, const Ca
         };
         for (int64_t l = 0; l < s.n_layer; ++l) {
             const Layer& layer = layers[l];
-            normed(x, layer.norm_1, D, s.eps, h.data());
+            normed<C>(x, layer.norm_1, D, s.eps, h.data());
             share(layer.q, h.data(), D, Q, qkv.data());
             share(layer.k, h.data(), D, KV, qkv.data() + Q);
             share(layer.v, h.data(), D, KV, qkv.data() + Q + KV);
@@ -235,7 +239,7 @@ static void step(const Sizes& s, const Layer* layers, const Head& head, const Ca
 #pragma omp barrier
             share(layer.o, mixed.data(), Q, D, x, true);
 #pragma omp barrier
-            normed(x, layer.norm_2, D, s.eps, h.data());
+            normed<C>(x, layer.norm_2, D, s.eps, h.data());
             share(layer.gate, h.data(), D, s.ff_dim, gate.data());
             share(layer.up, h.data(), D, s.ff_dim, up.data());
             const int64_t first = s.ff_dim * me / all, last = s.ff_dim * (me + 1) / all;
@@ -246,7 +250,7 @@ static void step(const Sizes& s, const Layer* layers, const Head& head, const Ca
             share(layer.down, up.data(), s.ff_dim, D, x, true);
 #pragma omp barrier
         }
-        normed(x, head.norm, D, s.eps, h.data());
+        normed<C>(x, head.norm, D, s.eps, h.data());
         share(head.matrix, h.data(), D, s.vocab_size, logits);
     }
 }

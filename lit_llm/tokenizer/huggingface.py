@@ -96,9 +96,13 @@ class HuggingFace(Tokenizer):
         return self._without_control(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in self.encode_arrays(texts)]
+        return [list(ids) for ids in self._encode_all(texts)]
 
     def encode_arrays(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        own = type(self).encode_batch is not HuggingFace.encode_batch  # a subclass has another
+        return self.encode_batch(texts) if own else self._encode_all(texts)
+
+    def _encode_all(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         """`encode` of each text; where its words can be told apart, of each word once."""
         for text in texts:
             require_utf8(text)

@@ -98,6 +98,7 @@ def test_a_wrong_flag_is_explained(refusal, arguments, words):
         ("model: {gpt: {n_layer: three}}", "model.gpt.n_layer: expected int, got 'three'"),
         ("data.init_args.corpus.class_path: lit_llm.data.corpus.Vilage", "data.corpus: class_path"),
         ("model: {seed: 8}", "model.seed follows from seed_everything: remove it"),
+        ("data: {tokenizer_from: x}", "tokenizer_from follows from model.init_from: remove it"),
         ("model: 8", "model holds keys, got 8"),
         ("data: 8", "data: expected"),
     ],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lit_llm.commands.parser import read
-from lit_llm.commands.plain_keys import CLASSES, plain_data, takes
-from lit_llm.commands.prepare import plain_source
+from lit_llm.commands.plain_keys import CLASSES, plain_data
+from lit_llm.commands.prepare import STARTED, plain_source
 from lit_llm.data.corpus import TextFiles
 from lit_llm.data.source import Source
 from lit_llm.tokenizer.named import import_named
@@ -30,7 +30,8 @@ def in_the_repository(monkeypatch):
 
 @pytest.fixture
 def is_plain(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name in STARTED:
+        monkeypatch.delenv(name, raising=False)
 
     def is_plain(*flags: str) -> bool:
         return plain_source(["-c", QUICKSTART, *flags]) is not None
@@ -132,6 +133,18 @@ def test_flags_of_everyday_are_plain(is_plain, flags):
         ["--data=my_project.Data"],
         ["--data.tokenizer.path=x"],
         ["--data.tokenizer=collections.Counter"],
+        ["--data.corpus.seed=null"],
+        ["--data.cache_dir=[1]"],
+        ["--data.cache_dir=null"],
+        ["--data.tokenizer_from=checkpoints/none"],
+        ["--data.init_args.tokenizer_from=null"],
+        ["--model.gpt.rope_theta=.inf"],
+        ["--model.gpt.dropout=.nan"],
+        ["--model.groups.embedding.lr=.inf"],
+        ["--model.groups=false"],
+        ["--model.optimizer=null"],
+        ["--overwrite=null"],
+        ["--run=null"],
         ["--seed_everything=-1"],
         ["--overwrite=perhaps"],
         ["--colour=red"],
@@ -147,10 +160,31 @@ def test_what_is_not_plainly_right_is_left_to_fits_parser(is_plain, flags):
     assert not is_plain(*flags)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {corpus: {seed: null}}",  # each time another village
+        "data: {cache_dir: [1]}",
+        "data: {tokenizer_from: checkpoints/none}",
+        "overwrite: null",
+        "model: {groups: []}",
+    ],
+)
+def test_nor_is_what_files_say_so(is_plain, tmp_path, text):
+    (tmp_path / "more.yaml").write_text(text)
+    assert not is_plain("-c", str(tmp_path / "more.yaml"))
+
+
+def test_a_null_that_is_the_default_is_plain(is_plain):
+    assert is_plain("--data.micro_batch_size=null", "--model.schedule=null", "--model.groups=null")
+
+
 def test_among_other_processes_fits_parser_decides(is_plain, monkeypatch):
     assert is_plain()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not is_plain()
+    for name in ("WORLD_SIZE", "SLURM_PROCID"):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, "2")
+            assert not is_plain()
 
 
 def test_what_is_wrong_is_said_in_the_words_of_fit(cli):
@@ -172,13 +206,16 @@ def test_flags_win_over_files_and_data_gets_all_its_settings():
     assert Source(**data).preparation.split_seed == 7
 
 
-def test_known_classes_are_there_and_take_what_their_source_says():
+def test_known_classes_are_there():
     for paths in CLASSES.values():
         assert all(isinstance(import_named(path), type) for path in paths)
-    muon = "lit_llm.optim.Muon"
-    assert takes(muon, {"lr": 0.01, "betas": [0.9, 0.99], "ns_steps": 3})
-    assert not takes(muon, {"lr": "much"})
-    assert not takes(muon, {"lr": True})
-    assert not takes(muon, {"betas": [0.9]})
-    assert not takes(muon, {"ns_steps": 2.5})
-    assert not takes(muon, {"beta": 0.9})
+
+
+def test_a_package_that_is_missing_is_named_as_by_fit(cli, monkeypatch):
+    def prepared(self, *, progress):
+        raise ModuleNotFoundError("No module named 'x': pip install x")
+
+    monkeypatch.setattr(Source, "prepared", prepared)
+    finished = cli("prepare", "-c", QUICKSTART)
+    assert finished.code == 2
+    assert "a part needs a package that is not installed" in finished.err

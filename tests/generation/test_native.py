@@ -1,4 +1,8 @@
+import copy
+import os
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from lit_llm.model.cache import KVCache
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.layout import Layout
+from lit_llm.model.mlp import SwiGLU
 
 # Heads share keys, and no size is a multiple of what a processor computes at once.
 SIZES = {"n_layer": 3, "d_model": 38, "n_head": 6, "n_kv_head": 2, "head_dim": 10, "d_ff": 75}
@@ -30,6 +36,8 @@ def network(*, qk_norm: bool = False, tied: bool = False, **options) -> GPT:
 
 
 def compiled(gpt: GPT, weights="saved") -> GPT:
+    if native.library() is None:
+        pytest.skip("no compiler here makes a library of step.cpp: TorchInductor does its work")
     fast = fast_copy(gpt, Decoding(weights=weights, compile=True))
     assert isinstance(fast.step, native.NativeStep)
     return fast
@@ -82,6 +90,70 @@ def test_prompt_and_steps_meet_in_one_cache():
     assert batch[0].ids == alone.ids
 
 
+@pytest.mark.parametrize("threads", [1, 3, 7])
+def test_threads_may_be_fewer_or_more_than_heads(threads):
+    gpt, before = network(), torch.get_num_threads()
+    (expected,) = generate(gpt, [[1, 2, 3]], Sampling(max_new_tokens=9))
+    torch.set_num_threads(threads)
+    try:
+        (found,) = generate(compiled(gpt), [[1, 2, 3]], Sampling(max_new_tokens=9))
+    finally:
+        torch.set_num_threads(before)
+    assert found.ids == expected.ids
+
+
+def test_two_threads_do_not_share_the_size_of_a_cache():
+    fast, seen = compiled(network()), []
+    real = fast.step._step
+    fast.step._step = lambda sizes, *rest: (seen.append(sizes._obj), real(sizes, *rest))
+    for slots in (8, 16):  # a thread in the first call would read what the second one wrote
+        fast.step(fast.embed.weight[0].detach(), 2, KVCache(fast.config, 1, slots))
+    assert [sizes.slots for sizes in seen] == [8, 16]
+
+
+def logits(gpt: GPT) -> torch.Tensor:
+    """Of one token, as a step computes it."""
+    cache = KVCache(gpt.config, 1, 8, dtype=gpt.embed.weight.dtype)
+    with torch.inference_mode():
+        return gpt(torch.tensor([[5]]), Layout.cached(torch.tensor([[0]]), 8), cache)[0, 0]
+
+
+def test_new_values_of_the_weights_are_seen_also_those_of_norms():
+    gpt = network(qk_norm=True).bfloat16()
+    fast = compiled(gpt)
+    with torch.no_grad():
+        for parameter in gpt.parameters():
+            parameter.mul_(1.5)
+    torch.testing.assert_close(logits(fast), logits(gpt), rtol=0, atol=0.1)
+    assert logits(fast).std() > 0.5
+
+
+def test_weights_that_are_replaced_are_found_again():
+    other, fast = network(qk_norm=True), compiled(network(qk_norm=True))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    fast.load_state_dict(other.state_dict(), assign=True)
+    torch.testing.assert_close(logits(fast), logits(other))
+
+
+def test_a_copy_of_a_copy_reads_its_own_weights():
+    fast = compiled(network())
+    expected, second = logits(fast), copy.deepcopy(fast)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.zero_()
+    assert isinstance(second.step, native.NativeStep)
+    assert torch.equal(logits(second), expected)
+    assert isinstance(compiled(second).step, native.NativeStep)
+
+
+def test_int8_whose_scales_were_rounded_is_left_to_the_model():
+    fast = compiled(network(), "int8").bfloat16()
+    assert fast.step is None
+    assert logits(fast).isfinite().all()
+
+
 def test_weights_that_move_are_found_again():
     fast = compiled(network())
     expected = generate(network().bfloat16(), [[1, 2, 3]], Sampling(max_new_tokens=1))[0]
@@ -96,6 +168,11 @@ def test_a_cache_of_another_kind_is_left_to_the_model():
     assert step.fits(KVCache(config, 1, 8))
     assert not step.fits(KVCache(config, 2, 8))
     assert not step.fits(KVCache(config, 1, 8, dtype=torch.bfloat16))
+    for other in ({"n_kv_head": 3}, {"head_dim": 8}, {"n_layer": 2}):
+        assert not step.fits(KVCache(replace(config, **other), 1, 8))
+    longer = KVCache(config, 1, 8)
+    longer.slots = 9
+    assert not step.fits(longer)
 
 
 def test_a_position_behind_the_cache_is_refused():
@@ -123,14 +200,116 @@ def test_a_replaced_part_is_not_known():
     assert not native.is_known(network())  # its linear layers could have hooks
 
 
+def wider_below(config, layer):
+    """An MLP as a user may build it: as wide as the layer says, not the configuration."""
+    return SwiGLU(replace(config, d_ff=config.ff_dim - 8 * layer), layer)
+
+
+def more_heads(config, layer):
+    return GroupedQueryAttention(replace(config, n_head=8), layer)
+
+
+@pytest.mark.parametrize("part", [{"mlp": wider_below}, {"attention": more_heads}])
+def test_known_parts_of_other_sizes_are_not_known(part):
+    assert not native.is_known(fast_copy(network(**part), Decoding(weights="packed")))
+
+
+def test_weights_of_several_dtypes_are_not_known():
+    packed = Decoding(weights="packed")
+    for name in ("blocks.1.mlp.up_proj", "blocks.2.attn.k_norm", "norm", "lm_head"):
+        gpt = network(qk_norm=True)
+        gpt.get_submodule(name).bfloat16()
+        assert not native.is_known(fast_copy(gpt, packed))
+
+
+def test_fewer_blocks_and_other_epsilons_are_not_known():
+    packed = Decoding(weights="packed")
+    short, exact = network(), network()
+    short.blocks = short.blocks[:2]
+    exact.blocks[1].norm_2.eps = 1e-3
+    assert not native.is_known(fast_copy(short, packed))
+    assert not native.is_known(fast_copy(exact, packed))
+
+
+def test_hooks_are_called():
+    gpt = network()
+    gpt.blocks[1].register_forward_hook(lambda *_: None)
+    assert not native.is_known(fast_copy(gpt, Decoding(weights="packed")))
+
+
+class Doubled(GPT):
+    """A network of the user's, made of known parts."""
+
+    def forward(self, *inputs):
+        return 2 * super().forward(*inputs)
+
+
+def test_a_subclass_stays_what_it_is():
+    gpt = network()
+    gpt.__class__ = Doubled
+    assert type(fast_copy(gpt, Decoding(compile=True))) is Doubled
+
+
 def test_without_a_compiler_there_is_no_library(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert native.library.__wrapped__() is None
 
 
-def test_a_compiled_library_is_found_again(monkeypatch, tmp_path):
+@pytest.fixture
+def folder(monkeypatch, tmp_path) -> Path:
+    """An empty one for what is compiled."""
+    if native.library() is None:
+        pytest.skip("no compiler here makes a library of step.cpp")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_compiled_library_is_found_again(monkeypatch, folder):
     assert native.library.__wrapped__() is not None
+    assert [path.suffix for path in folder.iterdir()] == [".so"]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert native.library.__wrapped__() is not None
+
+
+@pytest.fixture
+def made(folder, monkeypatch) -> list[Path]:
+    """What would be compiled; nothing is."""
+    made = []
+    monkeypatch.setattr(native, "_compiled", lambda compiler, path: made.append(path))
+    return made
+
+
+def test_a_damaged_library_is_made_anew(made):
+    native.library.__wrapped__()
+    made[0].write_bytes(b"")
+    native.library.__wrapped__()
+    assert made == [made[0]] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows knows no such owners")
+def test_a_library_that_others_may_have_put_there_is_not_loaded(made, folder, monkeypatch):
+    native.library.__wrapped__()
+    made[0].write_bytes(b"theirs")
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: pytest.fail(f"loaded {path}"))
+    folder.chmod(0o777)
+    native.library.__wrapped__()
+    folder.chmod(0o700)
+    real = os.stat_result
+    monkeypatch.setattr(
+        Path, "stat", lambda path: real([0o40700, 0, 0, 1, os.getuid() + 1, *[0] * 5])
+    )
+    native.library.__wrapped__()
+    assert made[0].parent == folder
+    assert folder not in (made[1].parent, made[2].parent)
+
+
+@pytest.mark.parametrize("line", ["flags\t\t: fpu {}", "CPU part\t: {}", "Features\t: fp {}"])
+def test_a_library_is_one_processors_own(line, monkeypatch):
+    monkeypatch.setattr(native.sys, "platform", "linux")
+    described = []
+    for name in ("0xd0c", "0xd40"):
+        text = f"processor\t: 0\n{line.format(name)}\n"
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
+        described.append(native._processor())
+    assert described[0] != described[1]

@@ -50,6 +50,19 @@ def test_arrays_hold_the_ids_of_lists(path):
     assert {ids.itemsize for ids in arrays} == {4}  # the bytes of one id
 
 
+class Lower(HuggingFace):
+    """As a user may write it: what preparation encodes with is `encode_batch`."""
+
+    def encode_batch(self, texts):
+        return super().encode_batch([text.lower() for text in texts])
+
+
+def test_preparation_encodes_as_a_subclass_does(path):
+    assert [*map(list, Lower(path).encode_arrays(["The Mill"]))] == [
+        HuggingFace(path).encode("the mill")
+    ]
+
+
 @pytest.mark.parametrize("pattern", [COARSE, FINE])
 def test_the_words_of_a_text_are_all_of_it(pattern):
     draw = random.Random(1)
