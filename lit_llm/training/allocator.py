@@ -6,7 +6,7 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
-NEVER = 2**31 - 1
+NEVER = -1  # the largest size; 2**31 - 1 would give 2 GiB back at once
 
 
 def keep_freed_memory() -> None:
