@@ -1,4 +1,5 @@
 import copy
+import math
 from itertools import pairwise
 
 import lightning as L
@@ -55,11 +56,16 @@ class Watch(L.Callback):
         self.has_gradient: list[tuple[bool, bool]] = []
         self.weights: list[dict] = []
         self.states: list[dict] = []
+        self.logged: list[dict[str, float]] = []
 
     def on_train_start(self, trainer, pl_module):
         self.before = copy.deepcopy(pl_module.gpt.state_dict())
 
+    def on_train_end(self, trainer, pl_module):
+        self.logged.append({name: float(x) for name, x in trainer.callback_metrics.items()})
+
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.logged.append({name: float(x) for name, x in trainer.callback_metrics.items()})
         self.has_gradient.append((pl_module.gpt.norm.weight.grad is not None, False))
         if self.disturb:
             torch.rand(5)
@@ -83,6 +89,7 @@ def train(tmp_path):
         clip: float | None = None,
         dropout: float = 0.0,
         guards: tuple = (),
+        log_every: int = 50,
         **settings,
     ) -> Watch:
         config = GPTConfig(
@@ -94,6 +101,7 @@ def train(tmp_path):
             max_epochs=-1,
             max_steps=steps or len(batches) // accumulate,
             gradient_clip_val=clip,
+            log_every_n_steps=log_every,
             default_root_dir=tmp_path,
             logger=False,
             enable_checkpointing=False,
@@ -115,6 +123,19 @@ def test_gradients_are_freed_behind_a_step_and_callbacks_still_see_them(train):
     watch = train([batch(2, 10, seed) for seed in range(4)], accumulate=2)
     # (before a micro-batch, after it): the second one of a step adds to what the first one left
     assert watch.has_gradient == [(False, True), (True, True)] * 2
+
+
+def test_the_metrics_of_a_log_step_are_of_all_its_tokens_and_of_no_other_step(train):
+    batches = [batch(2, 14 - seed, seed) for seed in range(12)]
+    watch = train(batches, accumulate=2, log_every=3)
+    # what stands there before each micro-batch: the third step logs behind its second one, the 6th
+    third, sixth = watch.logged[6], watch.logged[12]
+    assert watch.logged == [{}] * 6 + [third] * 6 + [sixth]
+    for metrics, losses, tokens in ((third, watch.losses[4:6], 19), (sixth, watch.losses[10:], 7)):
+        # what Lightning says of a micro-batch is its sum over 28 tokens, the nominal ones of a step
+        loss = sum(losses) * 28 / tokens
+        assert metrics["train/loss"] == pytest.approx(loss)
+        assert metrics["train/bits_per_byte"] == pytest.approx(loss / math.log(2))  # 1 byte each
 
 
 def moved(watch: Watch) -> dict[str, torch.Tensor]:
