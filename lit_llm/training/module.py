@@ -285,7 +285,7 @@ class LitLLM(L.LightningModule):
 
     def _logs(self, step: int) -> bool:
         """Not in every step: what is logged is read, and reading waits for the device."""
-        return step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined,no-any-return]
+        return step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def _hear_guards(self, on_log_step: bool) -> None:
         """Let the guards hear what the device has decided, as far as nothing waits for it.
