@@ -14,6 +14,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.optim import Muon, WarmupCosine
+from lit_llm.training import module as training_module
 from lit_llm.training.guards import Opinion
 from lit_llm.training.module import LitLLM
 
@@ -57,6 +58,7 @@ class Watch(L.Callback):
         self.weights: list[dict] = []
         self.states: list[dict] = []
         self.logged: list[dict[str, float]] = []
+        self.hidden: list[bool] = []
 
     def on_train_start(self, trainer, pl_module):
         self.before = copy.deepcopy(pl_module.gpt.state_dict())
@@ -73,6 +75,7 @@ class Watch(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         at_the_start, _ = self.has_gradient[-1]
         self.has_gradient[-1] = (at_the_start, pl_module.gpt.norm.weight.grad is not None)
+        self.hidden.append(not callable(self.on_after_backward))
         self.losses.append(float(outputs["loss"]))
         self.weights.append(copy.deepcopy(pl_module.gpt.state_dict()))
         self.states.append(copy.deepcopy(trainer.optimizers[0].state_dict()))
@@ -123,6 +126,14 @@ def test_gradients_are_freed_behind_a_step_and_callbacks_still_see_them(train):
     watch = train([batch(2, 10, seed) for seed in range(4)], accumulate=2)
     # (before a micro-batch, after it): the second one of a step adds to what the first one left
     assert watch.has_gradient == [(False, True), (True, True)] * 2
+
+
+def test_empty_hooks_are_hidden_while_it_trains_and_freed_memory_is_kept(train, monkeypatch):
+    kept = []
+    monkeypatch.setattr(training_module, "keep_freed_memory", lambda: kept.append(True))
+    watch = train([batch(2, 10, 0)], accumulate=1)
+    assert watch.hidden == kept == [True]
+    assert callable(watch.on_after_backward)
 
 
 def test_the_metrics_of_a_log_step_are_of_all_its_tokens_and_of_no_other_step(train):
