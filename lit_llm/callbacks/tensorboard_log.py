@@ -30,6 +30,7 @@ class TensorBoardLog(TensorBoardLogger):
         self._begun = False
         self._step = 0
         self._pending: dict[str, float] = {}
+        self._has_to_stay = False
 
     @property
     @rank_zero_experiment
@@ -63,7 +64,8 @@ class TensorBoardLog(TensorBoardLogger):
         """Give what was logged to the thread that writes; Lightning calls this on each log step.
 
         All of a step at once, and not waited for: a record for each metric and a flush behind them
-        cost 3 ms, most of it for changing between the threads.
+        cost 3 ms, most of it for changing between the threads. Only behind a checkpoint it waits:
+        a run that is killed goes on from there, and does not log again what came before.
         """
         if not self._pending:
             return
@@ -72,6 +74,19 @@ class TensorBoardLog(TensorBoardLogger):
         values = [Summary.Value(tag=k, simple_value=float(v)) for k, v in self._pending.items()]
         self._pending = {}
         self.experiment._get_file_writer().add_summary(Summary(value=values), self._step)
+        if self._has_to_stay:
+            self._flush()
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Keep what was logged up to the checkpoint's step, which may log after its save."""
+        self._flush()
+        self._has_to_stay = True
+
+    def _flush(self) -> None:
+        self._has_to_stay = False
+        if self._experiment is not None:
+            self._experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

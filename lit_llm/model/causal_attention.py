@@ -6,9 +6,9 @@ matrix products of bfloat16, a block of queries at a time and only up to their l
 at 256 tokens 31 instead of 51 ms (one thread of a Zen 4), forward alone at 1024 tokens 12.8 instead
 of 16.6 ms (two threads). In float32 it would gain nothing.
 
-The price is memory: the probabilities are kept for the backward pass, which grow with the square of
-the row. 12 heads of 64 channels keep 18 MiB at 1024 tokens where PyTorch's attention keeps 6, and
-60 instead of 12 at 2048: so longer rows are left to PyTorch.
+The price of training is memory: the probabilities are kept for the backward pass, which grow with
+the square of the row. 12 heads of 64 channels keep 18 MiB at 1024 tokens where PyTorch's attention
+keeps 6, and 60 instead of 12 at 2048: so longer rows are left to PyTorch.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
         ctx.scale = q_BHTE.size(-1) ** -0.5
+        keeps = any(ctx.needs_input_grad)  # a prompt that is read keeps nothing
         q_NTE, k_NTE, v_NTE = (x.flatten(0, 1) for x in (q_BHTE, k_BHTE, v_BHTE))
         B, H, T, E = q_BHTE.shape
         # In the order of the residual stream, which the heads' outputs join next.
@@ -81,14 +82,16 @@ class _CausalAttention(torch.autograd.Function):
         future_QQ = torch.ones(QUERIES, QUERIES, dtype=torch.bool).triu(1)
         queries, probabilities = [], []
         for start, stop in _blocks(T):
-            queries.append(q_NTE[:, start:stop] * ctx.scale)
+            q_NQE, size = q_NTE[:, start:stop] * ctx.scale, stop - start
             # `.mT` of a part that is not contiguous would be copied number by number.
-            scores_NQS = queries[-1] @ k_NTE[:, :stop].contiguous().mT
-            size = stop - start
+            scores_NQS = q_NQE @ k_NTE[:, :stop].contiguous().mT
             scores_NQS[:, :, start:].masked_fill_(future_QQ[:size, :size], float("-inf"))
-            probabilities.append(scores_NQS.softmax(dim=-1))
-            mixed_NQE = probabilities[-1] @ v_NTE[:, :stop]
-            out_BTHE[:, start:stop] = mixed_NQE.view(B, H, size, E).transpose(1, 2)
+            p_NQS = scores_NQS.softmax(dim=-1)
+            out_NQE = p_NQS @ v_NTE[:, :stop]
+            out_BTHE[:, start:stop] = out_NQE.view(B, H, size, E).transpose(1, 2)
+            if keeps:
+                queries.append(q_NQE)
+                probabilities.append(p_NQS)
         ctx.save_for_backward(k_NTE, v_NTE, *queries, *probabilities)
         return out_BTHE.transpose(1, 2)
 

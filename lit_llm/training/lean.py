@@ -87,8 +87,9 @@ def log_again(module: L.LightningModule, metrics: Mapping[str, Tensor | float]) 
         module.log_dict(metrics)
         return
     for key, value in zip(keys, metrics.values(), strict=True):
-        tensor = value if isinstance(value, Tensor) else torch.tensor(value, device=module.device)
-        known.update_metrics(key, tensor.detach(), 1)
+        if not isinstance(value, Tensor):
+            value = torch.tensor(float(value), device=module.device)
+        known.update_metrics(key, value.detach(), 1)
 
 
 def restore(trainer: L.Trainer, module: L.LightningModule) -> None:

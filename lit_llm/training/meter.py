@@ -43,8 +43,7 @@ class TrainMeter:
         self.reset()
 
     def reset(self) -> None:
-        self.loss = self.tokens = self._zero
-        self._targets: list[Tensor] = []
+        self.loss = self.tokens = self.n_bytes = self._zero
         self.has_targets = False
 
     def prepare(self, token_bytes_V: Tensor, device: torch.device) -> None:
@@ -56,17 +55,16 @@ class TrainMeter:
     def saw_batch(self, has_targets: bool) -> None:
         self.has_targets |= has_targets
 
-    def add(self, sums: LossSums) -> None:
+    def add(self, sums: LossSums, *, count: bool = True) -> None:
+        """Add a micro-batch; its bytes only with `count`, for steps whose `compute` is called."""
         self.loss = self.loss + sums.loss.detach()
         self.tokens = self.tokens + sums.tokens
-        self._targets.append(sums.targets_BT)  # their bytes are counted only where one asks
+        if count:
+            self.n_bytes = self.n_bytes + count_bytes(sums.targets_BT, self.token_bytes_V)
 
     def compute(self, dp_sum: Callable[..., tuple[Tensor, ...]]) -> dict[str, Tensor]:
         """Metrics of the step over all ranks; every rank has to call it."""
-        n_bytes = self._zero
-        for targets_BT in self._targets:
-            n_bytes = n_bytes + count_bytes(targets_BT, self.token_bytes_V)
-        metrics = metrics_of("train", *dp_sum(self.loss, self.tokens, n_bytes))
+        metrics = metrics_of("train", *dp_sum(self.loss, self.tokens, self.n_bytes))
         if self.grad_norm is not None:
             metrics["train/grad_norm"] = self.grad_norm
         return metrics

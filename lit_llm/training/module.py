@@ -234,7 +234,7 @@ class LitLLM(L.LightningModule):
         seed = mix(self.seed, trainer.global_step, batch_idx % accumulate, data.dp_rank)
         seed_generators(seed, self.device)
         sums = self.objective(cast(GPT, self.gpt), batch)
-        self.train_meter.add(sums)
+        self.train_meter.add(sums, count=self._logs(trainer.global_step + 1))
         return sums.loss * (accumulate * data.dp_size / data.nominal_tokens_per_step)
 
     def configure_gradient_clipping(
@@ -270,8 +270,7 @@ class LitLLM(L.LightningModule):
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
         step = self.trainer.global_step
-        on_log_step = step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        # Not in every step: what is logged is read, and reading waits for the device.
+        on_log_step = self._logs(step)
         if on_log_step:
             metrics = self.train_meter.compute(self._dp_sum)
             for group in self.trainer.optimizers[0].param_groups:
@@ -283,6 +282,10 @@ class LitLLM(L.LightningModule):
             for parameter in group["params"]:
                 parameter.grad = None
         self._hear_guards(on_log_step)
+
+    def _logs(self, step: int) -> bool:
+        """Not in every step: what is logged is read, and reading waits for the device."""
+        return step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def _hear_guards(self, on_log_step: bool) -> None:
         """Let the guards hear what the device has decided, as far as nothing waits for it.

@@ -4,6 +4,7 @@ import lightning as L
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_llm.callbacks import Checkpoint, TensorBoardLog, Throughput
 
@@ -36,10 +37,25 @@ def test_all_metrics_of_a_step_are_one_record(tmp_path):
     log.save()
     log.log_metrics({"a": 4.0}, step=6)
     log.finalize("success")
-    (path,) = (tmp_path / "tensorboard").glob("events.*")
+    assert records(tmp_path) == [(5, {"a": 1.0, "b": 2.0, "c": 3.0}), (6, {"a": 4.0})]
+
+
+def test_what_stands_behind_a_checkpoint_does_not_wait_in_memory(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(SummaryWriter, "flush", lambda _: flushed.append(log._step))
+    log = TensorBoardLog(str(tmp_path))
+    log.begin(0)
+    for step in range(1, 5):
+        if step == 3:
+            log.after_save_checkpoint(None)  # in Lightning's order: its step is logged behind it
+        log.log_metrics({"a": 0.5}, step)
+        log.save()
+    assert flushed == [2, 3]
+
+
+def records(folder) -> list[tuple[int, dict[str, float]]]:
+    """What is in the only file, record by record."""
+    (path,) = (folder / "tensorboard").glob("events.*")
     events = [Event.FromString(raw) for raw in RawEventFileLoader(str(path)).Load()]
-    records = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in events]
-    assert [record for record in records if record[1]] == [
-        (5, {"a": 1.0, "b": 2.0, "c": 3.0}),
-        (6, {"a": 4.0}),
-    ]
+    found = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in events]
+    return [record for record in found if record[1]]

@@ -1,16 +1,20 @@
 import runpy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lit_llm.generation.generate import decode, prefill
 from lit_llm.model import attention
 from lit_llm.model import causal_attention as module
 from lit_llm.model.attention import GroupedQueryAttention
+from lit_llm.model.cache import KVCache
 from lit_llm.model.causal_attention import QUERIES, attend_one, causal_attention, is_faster
 from lit_llm.model.config import GPTConfig
-from lit_llm.model.gpt import Block
+from lit_llm.model.gpt import GPT, Block
+from lit_llm.model.init import init_weights
 from lit_llm.model.layout import Layout
 from lit_llm.model.rope import rope_table
 
@@ -103,6 +107,40 @@ def test_without_gradients_it_reads_prompts_that_are_long_enough(monkeypatch):
         assert is_faster(long, reads=True)
         assert not is_faster(long)
         assert not is_faster(short, reads=True)
+
+
+@pytest.mark.parametrize(("trains", "kept"), [(True, 2 * 3), (False, 0)])
+def test_probabilities_are_kept_only_where_there_is_a_backward_pass(trains, kept):
+    saved = []
+    context = SimpleNamespace(
+        needs_input_grad=(trains, False, False), save_for_backward=lambda *xs: saved.extend(xs)
+    )
+    qkv = heads(2 * QUERIES + 3, torch.float32)
+    module._CausalAttention.forward(context, *(x.detach() for x in qkv))
+    assert len(saved) == 2 + kept  # keys and values; queries and probabilities of each block
+
+
+def test_prompts_of_all_lengths_are_read_and_continued_as_pytorch_does_it(monkeypatch):
+    config = GPTConfig(vocab_size=50, max_seq_len=140, d_model=24, n_head=6, n_kv_head=2, n_layer=2)
+    gpt = GPT(config).bfloat16().eval()
+    init_weights(gpt, 1, 2)
+    prompts = [[n % 50 for n in range(length)] for length in (3, 131, 128)]  # padded to the longest
+    found, taken = [], []
+    for name in ("causal_attention", "attend_one"):
+        kept = getattr(attention, name)
+        spy = lambda *args, name=name, kept=kept: taken.append(name) or kept(*args)  # noqa: E731
+        monkeypatch.setattr(attention, name, spy)
+    for suited in (True, False):
+        monkeypatch.setattr(module, "CPU_IS_SUITED", suited)
+        cache = KVCache(config, 3, 140, dtype=torch.bfloat16)
+        logits = [prefill(gpt, prompts, cache)]
+        positions_B = torch.tensor([len(prompt) for prompt in prompts])
+        for token in (7, 8):
+            logits.append(decode(gpt, torch.full((3,), token), positions_B, cache))
+            positions_B += 1
+        found.append(torch.stack(logits))
+    assert taken == ["causal_attention"] * 2 + ["attend_one"] * 4
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.01)
 
 
 def test_one_query_a_head_attends_as_pytorch_has_it():

@@ -172,10 +172,11 @@ class Watch(L.Callback):
             metrics = pl_module.train_meter.compute(pl_module._dp_sum)
             self.losses.append(float(metrics["train/loss"]))
             self.grad_norms.append(float(metrics["train/grad_norm"]))
+        if trainer.global_step == trainer.max_steps:  # the module frees them next
+            self.gradient = whole({n: p.grad for n, p in pl_module.gpt.named_parameters()})
 
     def on_train_end(self, trainer, pl_module):
         self.after = whole(dict(pl_module.gpt.named_parameters()))
-        self.gradient = whole({n: p.grad for n, p in pl_module.gpt.named_parameters()})
 
 
 class SkipSecond:

@@ -1,6 +1,7 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.profilers import SimpleProfiler
 from torch.utils.data import DataLoader
 
@@ -44,11 +45,10 @@ def run(module, callbacks, lean=make_lean, **options):
         def setup(self, trainer, pl_module, stage):
             lean(trainer, pl_module)
 
-    options = {"max_steps": 3, "log_every_n_steps": 1, **options}
+    options = {"max_steps": 3, "log_every_n_steps": 1, "logger": False, **options}
     trainer = L.Trainer(
         accelerator="cpu",
         callbacks=[Lean(), *callbacks],
-        logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -114,3 +114,49 @@ def test_what_is_logged_again_is_what_log_dict_would_have_logged():
     expected = [{}] + [{"train/twice": 2.0 * n, "lr": 0.5 + n} for n in range(2)]
     assert [callback for callback, _ in found] == expected
     assert [logged for _, logged in found] == expected
+
+
+class Validated(Module):
+    """Logs in a validation, too, whose hook takes turns with that of a step."""
+
+    def __init__(self, log) -> None:
+        super().__init__()
+        self.log_metrics = log
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.global_step % 2 == 0:
+            step = self.trainer.global_step
+            self.log_metrics(self, {"train/x": torch.tensor(0.5 * step), "lr": step})
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def on_validation_epoch_end(self):
+        self.log_dict({"val/x": torch.tensor(float(self.trainer.global_step))})
+
+    def val_dataloader(self):
+        return DataLoader(torch.arange(2.0))
+
+
+class Kept(Logger):
+    name = version = ""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_hyperparams(self, *_, **__): ...
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, dict(metrics)))
+
+
+@pytest.mark.parametrize("log", [log_again, L.LightningModule.log_dict])
+@pytest.mark.filterwarnings("error:.*the value needs to be floating")  # a rate may be an integer
+def test_validations_and_epochs_in_between_change_nothing(log):
+    kept = Kept()
+    options = {"log_every_n_steps": 2, "val_check_interval": 3, "num_sanity_val_steps": 0}
+    run(Validated(log), [], logger=kept, max_steps=11, **options)  # an epoch has 8
+    train = [(step, row["train/x"], row["lr"]) for step, row in kept.rows if "train/x" in row]
+    # Lightning counts a row's step from 0
+    assert train == [(step - 1, 0.5 * step, step) for step in range(2, 11, 2)]
+    assert [row["val/x"] for _, row in kept.rows if "val/x" in row] == [3, 6, 11]

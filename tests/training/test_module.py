@@ -1,4 +1,5 @@
 import copy
+import math
 from itertools import pairwise
 
 import lightning as L
@@ -13,6 +14,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
 from lit_llm.optim import Muon, WarmupCosine
+from lit_llm.training import module as training_module
 from lit_llm.training.guards import Opinion
 from lit_llm.training.module import LitLLM
 
@@ -55,11 +57,17 @@ class Watch(L.Callback):
         self.has_gradient: list[tuple[bool, bool]] = []
         self.weights: list[dict] = []
         self.states: list[dict] = []
+        self.logged: list[dict[str, float]] = []
+        self.hidden: list[bool] = []
 
     def on_train_start(self, trainer, pl_module):
         self.before = copy.deepcopy(pl_module.gpt.state_dict())
 
+    def on_train_end(self, trainer, pl_module):
+        self.logged.append({name: float(x) for name, x in trainer.callback_metrics.items()})
+
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.logged.append({name: float(x) for name, x in trainer.callback_metrics.items()})
         self.has_gradient.append((pl_module.gpt.norm.weight.grad is not None, False))
         if self.disturb:
             torch.rand(5)
@@ -67,6 +75,7 @@ class Watch(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         at_the_start, _ = self.has_gradient[-1]
         self.has_gradient[-1] = (at_the_start, pl_module.gpt.norm.weight.grad is not None)
+        self.hidden.append(not callable(self.on_after_backward))
         self.losses.append(float(outputs["loss"]))
         self.weights.append(copy.deepcopy(pl_module.gpt.state_dict()))
         self.states.append(copy.deepcopy(trainer.optimizers[0].state_dict()))
@@ -83,6 +92,7 @@ def train(tmp_path):
         clip: float | None = None,
         dropout: float = 0.0,
         guards: tuple = (),
+        log_every: int = 50,
         **settings,
     ) -> Watch:
         config = GPTConfig(
@@ -94,6 +104,7 @@ def train(tmp_path):
             max_epochs=-1,
             max_steps=steps or len(batches) // accumulate,
             gradient_clip_val=clip,
+            log_every_n_steps=log_every,
             default_root_dir=tmp_path,
             logger=False,
             enable_checkpointing=False,
@@ -115,6 +126,27 @@ def test_gradients_are_freed_behind_a_step_and_callbacks_still_see_them(train):
     watch = train([batch(2, 10, seed) for seed in range(4)], accumulate=2)
     # (before a micro-batch, after it): the second one of a step adds to what the first one left
     assert watch.has_gradient == [(False, True), (True, True)] * 2
+
+
+def test_empty_hooks_are_hidden_while_it_trains_and_freed_memory_is_kept(train, monkeypatch):
+    kept = []
+    monkeypatch.setattr(training_module, "keep_freed_memory", lambda: kept.append(True))
+    watch = train([batch(2, 10, 0)], accumulate=1)
+    assert watch.hidden == kept == [True]
+    assert callable(watch.on_after_backward)
+
+
+def test_the_metrics_of_a_log_step_are_of_all_its_tokens_and_of_no_other_step(train):
+    batches = [batch(2, 14 - seed, seed) for seed in range(12)]
+    watch = train(batches, accumulate=2, log_every=3)
+    # what stands there before each micro-batch: the third step logs behind its second one, the 6th
+    third, sixth = watch.logged[6], watch.logged[12]
+    assert watch.logged == [{}] * 6 + [third] * 6 + [sixth]
+    for metrics, losses, tokens in ((third, watch.losses[4:6], 19), (sixth, watch.losses[10:], 7)):
+        # what Lightning says of a micro-batch is its sum over 28 tokens, the nominal ones of a step
+        loss = sum(losses) * 28 / tokens
+        assert metrics["train/loss"] == pytest.approx(loss)
+        assert metrics["train/bits_per_byte"] == pytest.approx(loss / math.log(2))  # 1 byte each
 
 
 def moved(watch: Watch) -> dict[str, torch.Tensor]:
