@@ -65,7 +65,7 @@ class LitLLM(L.LightningModule):
         init_from: checkpoint whose weights start this run, as when fine-tuning; to go on with
             an interrupted run, with its step count and optimizer state, give --ckpt_path instead
         seed: decides initial weights, dropout and masks; comes from seed_everything
-        compile: compile each block; pays on GPUs, on CPUs it costs more than it gives
+        compile: compile each block; pays on GPUs, and in long runs of small networks on CPUs
         activation_checkpointing: keep only the inputs of every n-th block for the backward pass
             and compute the rest again; 1: of every block, for far less memory and a third more
             time; 0: of none
