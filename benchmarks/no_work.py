@@ -119,7 +119,7 @@ def fit() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as the command line does
     from benchmarks import no_work  # this file under the name that the callback knows
 
     no_work.steps.append(no_work.Steps(Turns()))

@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 # What `fit` sets for itself; with it, peers too are not slowed down by whatever else runs here.
-THREADS = {"GOMP_SPINCOUNT": "1000"}
+THREADS = {"GOMP_SPINCOUNT": "5000"}
 
 Mode = tuple[str, bool]
 """Precision, and whether the network is compiled."""

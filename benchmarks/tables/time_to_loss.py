@@ -161,7 +161,7 @@ def finish(command: list[str], folder: Path = ROOT) -> str:
     Raises:
         NotRun: it failed.
     """
-    environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}  # what cli.py sets for itself, for both
+    environment = {**os.environ, "GOMP_SPINCOUNT": "5000"}  # what cli.py sets for itself, for both
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise NotRun(last_words(done.stderr or done.stdout))

@@ -8,15 +8,7 @@ for each operator and compiles for half a minute; this takes seconds.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import stat
-import subprocess
-import sys
-import tempfile
-from contextlib import suppress
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +20,11 @@ from lit_llm.model.attention import GroupedQueryAttention
 from lit_llm.model.cache import KVCache
 from lit_llm.model.gpt import GPT, Block
 from lit_llm.model.mlp import SwiGLU
+from lit_llm.model.native import compiled_library
 from lit_llm.model.norm import RMSNorm
 
-SOURCE = Path(__file__).with_name("step.cpp")
-FLAGS = (
-    "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
-)
-# Lines of /proc/cpuinfo about a processor: x86's, ARM's, and those of others.
-DESCRIBES = ("model name", "flags", "CPU ", "Features", "cpu", "isa", "uarch")
+# None where no compiler makes a library of it.
+library = partial(compiled_library, Path(__file__).with_name("step.cpp"))
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -215,62 +204,3 @@ def _matrices(block: Any) -> list[Any]:
     attn, mlp = block.attn, block.mlp
     of_attn = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
     return [*of_attn, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """`step.cpp`, compiled; None where no compiler makes a library of it.
-
-    Its file lies beside TorchInductor's, and is named after all that it depends on.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    try:
-        described = "\n".join([SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, _processor()])
-        name = f"lit_llm_step_{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
-        folder = Path(cache_folder())
-        folder.mkdir(parents=True, exist_ok=True)
-        if not _is_private(folder):
-            with tempfile.TemporaryDirectory() as own:
-                return _compiled(compiler, Path(own, name))
-        if (folder / name).exists():
-            with suppress(OSError):  # damaged, or made for libraries that are gone
-                return ctypes.CDLL(str(folder / name))
-        return _compiled(compiler, folder / name)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody else could have put a library there: what it does, it does as this user.
-
-    TorchInductor's folder is one below /tmp whose name everybody can tell.
-    """
-    if not hasattr(os, "getuid"):
-        return True
-    state = folder.stat()
-    return state.st_uid in (0, os.getuid()) and not state.st_mode & stat.S_IWOTH
-
-
-def _compiled(compiler: str, path: Path) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, path.name)
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
-        subprocess.run(command, check=True, capture_output=True)
-        made.replace(path)  # whole or not at all, also where two processes compile
-    return ctypes.CDLL(str(path))
-
-
-def _processor() -> str:
-    """What -march=native depends on: a folder may be shared by machines."""
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return "\n".join(sorted({line for line in lines if line.startswith(DESCRIBES)}))
-    return f"{platform.machine()} {platform.processor()}"
-
-
-def cache_folder() -> str:
-    """Where what is compiled is kept; TORCHINDUCTOR_CACHE_DIR chooses another place."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    folder: str = cache_dir()
-    return folder

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_llm.model import varlen
+from lit_llm.model import tiled_attention, varlen
 from lit_llm.model.causal_attention import (
     attend_one,
     causal_attention,
@@ -74,7 +74,7 @@ class GroupedQueryAttention(Attention):
         self.o_proj = nn.Linear(H * E, D, bias=False)
         self.q_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
-        self.enable_gqa = H != K
+        self.enable_gqa, self.groups = H != K, H // K
 
     def forward(
         self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache | None
@@ -96,10 +96,15 @@ class GroupedQueryAttention(Attention):
         dropout = self.dropout if self.training else 0.0
         if cache is None and layout.documents and varlen.can_attend(q_BHTE, dropout):
             out_BHTE = varlen.attend(q_BHTE, k_BKSE, v_BKSE, layout.documents)
+        elif (
+            layout.is_causal
+            and not dropout
+            and cache is None
+            and tiled_attention.can_attend(q_BHTE)
+        ):
+            out_BHTE = tiled_attention.attend(q_BHTE, *self._for_each_query(k_BKSE, v_BKSE))
         elif layout.is_causal and not dropout and is_faster(q_BHTE, reads=cache is not None):
-            groups = q_BHTE.size(1) // k_BKSE.size(1)
-            k_BHSE, v_BHSE = (x.repeat_interleave(groups, dim=1) for x in (k_BKSE, v_BKSE))
-            out_BHTE = causal_attention(q_BHTE, k_BHSE, v_BHSE)
+            out_BHTE = causal_attention(q_BHTE, *self._for_each_query(k_BKSE, v_BKSE))
         elif layout.mask_B1TS is not None and not dropout and one_is_faster(q_BHTE):
             out_BHTE = attend_one(q_BHTE, k_BKSE, v_BKSE, layout.mask_B1TS)
         else:
@@ -113,6 +118,12 @@ class GroupedQueryAttention(Attention):
                 enable_gqa=self.enable_gqa,
             )
         return self.o_proj(out_BHTE.transpose(1, 2).flatten(-2))
+
+    def _for_each_query(self, *heads: Tensor) -> tuple[Tensor, ...]:
+        """(B, K, S, E) -> (B, H, S, E), where heads of queries share them."""
+        if not self.enable_gqa:
+            return heads
+        return tuple(x.repeat_interleave(self.groups, dim=1) for x in heads)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, T, heads * E) -> (B, heads, T, E)."""

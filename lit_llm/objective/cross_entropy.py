@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lit_llm.data.batch import IGNORE
+from lit_llm.objective.native_cross_entropy import NativeCrossEntropy, can_compute
 
 # Logits that are looked at together: on a CPU they stay in its cache on their way to a gradient.
 AT_ONCE, AT_ONCE_ON_CPU = 2**28, 2**20
@@ -29,9 +30,10 @@ def cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> 
         targets_N: int64 token ids, the same on all devices that share the logits
         vocab_size: token ids that exist
     """
-    if not hasattr(logits_NV, "placements"):  # no DTensor, whose import takes a second
-        return _CrossEntropy.apply(logits_NV, targets_N, vocab_size)
-    return _of_parts(logits_NV, targets_N)
+    if hasattr(logits_NV, "placements"):  # a DTensor, whose import takes a second
+        return _of_parts(logits_NV, targets_N)
+    kind = NativeCrossEntropy if can_compute(logits_NV) else _CrossEntropy
+    return kind.apply(logits_NV, targets_N, vocab_size)
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -14,9 +14,9 @@ from lit_llm.data.prompts import Prompt
 from lit_llm.generation.fast import Decoding, compile_now, fast_copy
 from lit_llm.generation.generate import generate
 from lit_llm.generation.infill import fill, masked_ids
-from lit_llm.generation.native import cache_folder
 from lit_llm.generation.sampling import Sampling
 from lit_llm.model.gpt import GPT
+from lit_llm.model.native import cache_folder
 from lit_llm.tokenizer import ChatTemplate, Message, Tokenizer
 from lit_llm.training.allocator import keep_freed_memory
 

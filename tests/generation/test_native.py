@@ -1,8 +1,5 @@
 import copy
-import os
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -248,68 +245,3 @@ def test_a_subclass_stays_what_it_is():
     gpt = network()
     gpt.__class__ = Doubled
     assert type(fast_copy(gpt, Decoding(compile=True))) is Doubled
-
-
-def test_without_a_compiler_there_is_no_library(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert native.library.__wrapped__() is None
-
-
-@pytest.fixture
-def folder(monkeypatch, tmp_path) -> Path:
-    """An empty one for what is compiled."""
-    if native.library() is None:
-        pytest.skip("no compiler here makes a library of step.cpp")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    return tmp_path
-
-
-def test_a_compiled_library_is_found_again(monkeypatch, folder):
-    assert native.library.__wrapped__() is not None
-    assert [path.suffix for path in folder.iterdir()] == [".so"]
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert native.library.__wrapped__() is not None
-
-
-@pytest.fixture
-def made(folder, monkeypatch) -> list[Path]:
-    """What would be compiled; nothing is."""
-    made = []
-    monkeypatch.setattr(native, "_compiled", lambda compiler, path: made.append(path))
-    return made
-
-
-def test_a_damaged_library_is_made_anew(made):
-    native.library.__wrapped__()
-    made[0].write_bytes(b"")
-    native.library.__wrapped__()
-    assert made == [made[0]] * 2
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows knows no such owners")
-def test_a_library_that_others_may_have_put_there_is_not_loaded(made, folder, monkeypatch):
-    native.library.__wrapped__()
-    made[0].write_bytes(b"theirs")
-    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: pytest.fail(f"loaded {path}"))
-    folder.chmod(0o777)
-    native.library.__wrapped__()
-    folder.chmod(0o700)
-    real = os.stat_result
-    monkeypatch.setattr(
-        Path, "stat", lambda path: real([0o40700, 0, 0, 1, os.getuid() + 1, *[0] * 5])
-    )
-    native.library.__wrapped__()
-    assert made[0].parent == folder
-    assert folder not in (made[1].parent, made[2].parent)
-
-
-@pytest.mark.parametrize("line", ["flags\t\t: fpu {}", "CPU part\t: {}", "Features\t: fp {}"])
-def test_a_library_is_one_processors_own(line, monkeypatch):
-    monkeypatch.setattr(native.sys, "platform", "linux")
-    described = []
-    for name in ("0xd0c", "0xd40"):
-        text = f"processor\t: 0\n{line.format(name)}\n"
-        monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
-        described.append(native._processor())
-    assert described[0] != described[1]

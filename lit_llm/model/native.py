@@ -1,0 +1,95 @@
+"""C++ that is compiled where it runs, for exactly this processor, once.
+
+PyTorch's own operators cover nearly all that a model computes. For the few that do not, a file
+`NAME.cpp` beside the Python that calls it becomes a library, and the caller has another way to
+compute the same where no compiler makes one of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import hashlib
+import os
+import platform
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+FLAGS = (
+    "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
+)
+# Lines of /proc/cpuinfo about a processor: x86's, ARM's, and those of others.
+DESCRIBES = ("model name", "flags", "CPU ", "Features", "cpu", "isa", "uarch")
+
+
+@cache
+def compiled_library(source: Path) -> ctypes.CDLL | None:
+    """A C++ file, compiled; None where no compiler makes a library of it.
+
+    Its file lies beside TorchInductor's, and is named after all that it depends on.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    try:
+        described = "\n".join([source.read_text(encoding="utf-8"), compiler, *FLAGS, _processor()])
+        digest = hashlib.sha256(described.encode()).hexdigest()[:16]
+        name = f"lit_llm_{source.stem}_{digest}.so"
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is_private(folder):
+            with tempfile.TemporaryDirectory() as own:
+                return _compiled(compiler, source, Path(own, name))
+        if (folder / name).exists():
+            with suppress(OSError):  # damaged, or made for libraries that are gone
+                return ctypes.CDLL(str(folder / name))
+        return _compiled(compiler, source, folder / name)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else could have put a library there: what it does, it does as this user.
+
+    TorchInductor's folder is one below /tmp whose name everybody can tell.
+    """
+    if not hasattr(os, "getuid"):
+        return True
+    state = folder.stat()
+    return state.st_uid in (0, os.getuid()) and not state.st_mode & stat.S_IWOTH
+
+
+def _compiled(compiler: str, source: Path, path: Path) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        command = [compiler, *FLAGS, "-o", str(made), str(source)]
+        subprocess.run(command, check=True, capture_output=True)
+        made.replace(path)  # whole or not at all, also where two processes compile
+    return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    """What -march=native depends on: a folder may be shared by machines."""
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(DESCRIBES)}))
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def cache_folder() -> Path:
+    """Where what is compiled is kept: TorchInductor's folder; TORCHINDUCTOR_CACHE_DIR moves it.
+
+    Not asked of TorchInductor, whose import takes most of a second.
+    """
+    if chosen := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(chosen)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"uid_{os.getuid()}"
+    user = re.sub(r'[\\/:*?"<>|]', "_", user)
+    return Path(tempfile.gettempdir(), f"torchinductor_{user}")
