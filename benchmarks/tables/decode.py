@@ -1,11 +1,10 @@
 """Tokens/s of generation: gpt-124m with random weights, greedy, a prompt of 128, 64 new tokens.
 
 A token's time is the difference between 64 and 1 new tokens, of 16 prompts between 24 and 1, alike
-for all: reading the prompt is not part of it. Ours is `Decoding(weights="packed", compile=True)`,
-for 16 prompts `packed` alone. The peers run as their `generate` does by default, not compiled; of
-transformers' two caches the one takes part that is faster at first, and litgpt in bfloat16 alone,
-where it has a bar. The floor is what reading every weight once a token takes at the read bandwidth
-that is measured here, in each round.
+for all: reading the prompt is not part of it. Ours is `Decoding(weights="packed", compile=True)`.
+The peers run as their `generate` does by default, not compiled; of transformers' two caches the one
+takes part that is faster at first, and litgpt in bfloat16 alone, where it has a bar. The floor is
+what reading every weight once a token takes at the read bandwidth measured here, in each round.
 """
 
 from __future__ import annotations
@@ -102,10 +101,10 @@ def _ways(name: str, batch: int, dtype: str) -> dict[str, dict[str, object]]:
         return {label: {"static": "static" in label} for label in TRANSFORMERS}
     if name != "lit-llm":
         return {name: {}}
-    if batch > 1:
-        return {"lit-llm": {"way": "packed"}}
-    ways = {"lit-llm": {"way": "compiled"}}
-    return {**ways, "lit-llm, int8": {"way": "int8"}} if dtype == "bfloat16" else ways
+    ways: dict[str, dict[str, object]] = {"lit-llm": {"way": "compiled"}}
+    if batch == 1 and dtype == "bfloat16":
+        ways["lit-llm, int8"] = {"way": "int8"}
+    return ways
 
 
 def _tokens_per_second(

@@ -4,9 +4,9 @@
     generate(gpt, prompts, sampling)
 
 It is a GPT like any other, for all that generates: the same blocks in the same order, whatever
-attention they have. Only their linear layers are replaced. One row at a time runs through
-`step.cpp` where that knows the network, else through blocks that TorchInductor compiles, once for
-all of them.
+attention they have. Only their linear layers are replaced. A token of each of some rows runs
+through `step.cpp` where that knows the network, else one row's through blocks that TorchInductor
+compiles, once for all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lit_llm.generation import native
 from lit_llm.generation.linear import FastLinear, Int8Linear
 from lit_llm.model.cache import KVCache, LayerCache
-from lit_llm.model.gpt import GPT, Head, Result
+from lit_llm.model.gpt import GPT, Block, Head, Result
 from lit_llm.model.layout import Layout
 from lit_llm.model.rope import Rope
 
@@ -81,7 +81,7 @@ def _replaced(linear: nn.Linear, decoding: Decoding) -> nn.Module:
 
 
 class _NativeGPT(GPT):
-    """A GPT; one row at a time runs through `step.cpp`."""
+    """A GPT; single tokens run through `step.cpp`."""
 
     step: native.NativeStep | None
 
@@ -91,9 +91,10 @@ class _NativeGPT(GPT):
         layout: Layout | None = None,
         cache: KVCache | None = None,
         head: Head[Result] | None = None,
+        only_B: Tensor | None = None,
     ) -> Tensor | Result:
         if (
-            tokens_BT.numel() > 1
+            tokens_BT.size(1) > 1
             or layout is None
             or layout.mask_B1TS is None
             or cache is None
@@ -101,10 +102,11 @@ class _NativeGPT(GPT):
             or self.training
             or self.step is None
             or not self.step.fits(cache)
+            or len(tokens_BT) != len(cache.layers[0].k_BKSE)
         ):
-            return super().forward(tokens_BT, layout, cache, head)
-        x_D = self.embed(tokens_BT)[0, 0]
-        return self.step(x_D, int(layout.positions_BT), cache)[None, None]
+            return super().forward(tokens_BT, layout, cache, head, only_B)
+        x_BD = self.embed(tokens_BT)[:, 0]
+        return self.step(x_BD, layout.positions_BT[:, 0], cache)[:, None]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _NativeGPT:
         super()._apply(fn, recurse)
@@ -164,6 +166,9 @@ class _Block(nn.Module):
             out: Tensor = self.block(x_BTD, rope, layout, cache)
             return out
         return self.compiled.block(self.block, x_BTD, rope, layout, cache)
+
+    def remember(self, *args: Any) -> bool:
+        return cast(Block, self.block).remember(*args)
 
 
 class _Head(nn.Module):

@@ -90,13 +90,9 @@ def prefill(gpt: GPT, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tenso
     take those slots, one by one, before it does.
     """
     tokens_BT, lengths_B = right_pad(prompts, gpt.device)
-    rows_B = torch.arange(len(prompts), device=gpt.device)
-
-    def at_the_last_token(hidden_BTD: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-        return project(hidden_BTD[rows_B, lengths_B - 1])
-
     positions_BT = torch.arange(tokens_BT.size(1), device=gpt.device).expand_as(tokens_BT)
-    return gpt(tokens_BT, Layout.prefill(positions_BT, cache.slots), cache, at_the_last_token)
+    layout = Layout.prefill(positions_BT, cache.slots)
+    return gpt(tokens_BT, layout, cache, only_B=lengths_B - 1)[:, 0]
 
 
 @torch.inference_mode()

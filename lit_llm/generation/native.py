@@ -1,4 +1,4 @@
-"""One token of one prompt by `step.cpp`: the whole network in one call, on a CPU.
+"""One token of some prompts by `step.cpp`: the whole network in one call, on a CPU.
 
 It knows the network that `GPT` is without replaced parts, the one that exports to Llama and Qwen3,
 in float32 and bfloat16, and with `Int8Linear`. TorchInductor knows all others (`fast.py`), but pays
@@ -8,7 +8,7 @@ for each operator and compiles for half a minute; this takes seconds.
 from __future__ import annotations
 
 import ctypes
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,23 @@ from lit_llm.model.attention import GroupedQueryAttention
 from lit_llm.model.cache import KVCache
 from lit_llm.model.gpt import GPT, Block
 from lit_llm.model.mlp import SwiGLU
-from lit_llm.model.native import compiled_library
+from lit_llm.model.native import compiled_library, tiles_of
 from lit_llm.model.norm import RMSNorm
 
-# None where no compiler makes a library of it.
-library = partial(compiled_library, Path(__file__).with_name("step.cpp"))
+SOURCE = Path(__file__).with_name("step.cpp")
+MOST_ROWS = 16  # a tile has no more
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
+@cache
+def library() -> ctypes.CDLL | None:
+    """`step.cpp`; None where no compiler makes a library of it, or where it must not use tiles."""
+    found = compiled_library(SOURCE)
+    return found if tiles_of(found) is not False else None
+
+
 class NativeStep:
-    """Appends one token to a cache of one row.
+    """Appends one token to each row of a cache.
 
     It reads the weights of `gpt` where they lie. Several threads may call it, each with its cache.
 
@@ -56,6 +63,10 @@ class NativeStep:
         self._dtype = gpt.embed.weight.dtype
         name = NAMES[self._dtype]
         name = f"int8_{name}" if isinstance(gpt.lm_head, Int8Linear) else name
+        # Of several rows PyTorch's products are faster in bfloat16 without tiles, and int8 weights
+        # are meant for one.
+        several = self._dtype == torch.float32 or tiles_of(library())
+        self._most_rows = MOST_ROWS if several and not name.startswith("int8") else 1
         self._step = getattr(library(), f"step_{name}")
         self._step.restype = None
 
@@ -64,45 +75,43 @@ class NativeStep:
         k_BKSE, sizes = cache.layers[0].k_BKSE, self._sizes
         return (
             len(cache.layers) == sizes.n_layer
-            and k_BKSE.shape == (1, sizes.kv_heads, cache.slots, sizes.head_dim)
+            and k_BKSE.shape[1:] == (sizes.kv_heads, cache.slots, sizes.head_dim)
+            and len(k_BKSE) <= self._most_rows
             and k_BKSE.dtype == self._dtype
             and k_BKSE.is_contiguous()
             and k_BKSE.device.type == "cpu"
         )
 
-    def __call__(self, x_D: Tensor, position: int, cache: KVCache) -> Tensor:
-        """The float32 logits (V,) after a token.
+    def __call__(self, x_BD: Tensor, positions_B: Tensor, cache: KVCache) -> Tensor:
+        """The float32 logits (B, V) after one token of each row.
 
         Args:
-            x_D: its embedding
-            position: its place, 0 to slots - 1
-            cache: that fits; takes the token's keys and values
+            x_BD: their embeddings
+            positions_B: int64; their places, 0 to slots - 1
+            cache: that fits; takes the tokens' keys and values
 
         Raises:
             IndexError: the cache has no such slot.
         """
-        if not 0 <= position < cache.slots:  # it would be written all the same, elsewhere
-            raise IndexError(f"position {position} is outside the cache of {cache.slots} slots")
+        rows = len(cache.layers[0].k_BKSE)  # it would read and write beyond the ends of others
+        assert x_BD.shape == (rows, self._sizes.d_model)
+        assert positions_B.shape == (rows,)
+        positions_B = positions_B.contiguous()
+        for position in positions_B.tolist():
+            if not 0 <= position < cache.slots:  # it would be written all the same, elsewhere
+                raise IndexError(f"position {position} is outside the cache of {cache.slots} slots")
         caches = _addresses(
             [kv.data_ptr() for layer in cache.layers for kv in (layer.k_BKSE, layer.v_BKSE)]
         )
         sizes = _Sizes.from_buffer_copy(self._sizes)  # another thread has another cache
-        sizes.slots, sizes.threads = cache.slots, torch.get_num_threads()
-        x_D = x_D.to(torch.float32, copy=True)
-        logits_V = torch.empty(sizes.vocab_size)
-        cos_E, sin_E = (table_SE[position] for table_SE in self._rope)
-        self._step(
-            ctypes.byref(sizes),
-            self._layers,
-            self._head,
-            caches,
-            ctypes.c_void_p(cos_E.data_ptr()),
-            ctypes.c_void_p(sin_E.data_ptr()),
-            ctypes.c_int64(position),
-            ctypes.c_void_p(x_D.data_ptr()),
-            ctypes.c_void_p(logits_V.data_ptr()),
-        )
-        return logits_V
+        sizes.slots, sizes.rows, sizes.threads = cache.slots, rows, torch.get_num_threads()
+        x_BD = x_BD.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        logits_BV = torch.empty(len(x_BD), sizes.vocab_size)
+        cos_BE, sin_BE = (table_SE[positions_B] for table_SE in self._rope)
+        tensors = (cos_BE, sin_BE, positions_B, x_BD, logits_BV)
+        addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+        self._step(ctypes.byref(sizes), self._layers, self._head, caches, *addresses)
+        return logits_BV
 
     def _layer(self, block: Any) -> list[int | None]:
         """In the order of `Layer` in step.cpp."""
@@ -129,7 +138,7 @@ class _Sizes(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("n_layer", "d_model", "n_head", "kv_heads", "head_dim", "ff_dim")
         ),
-        *((name, ctypes.c_int64) for name in ("vocab_size", "slots", "threads")),
+        *((name, ctypes.c_int64) for name in ("vocab_size", "slots", "rows", "threads")),
         ("eps", ctypes.c_double),
     ]
 

@@ -1,10 +1,11 @@
-// One token of one prompt through a whole network: embedding in, logits out.
+// One token of each of some prompts through a whole network: embeddings in, logits out.
 //
-// A token needs every weight once, so reading them is what takes the time. All threads stay in one
+// A step needs every weight once, so reading them is what takes the time. All threads stay in one
 // parallel region for all layers and meet at barriers, which cost about a microsecond; they read
-// rows of a matrix, one behind the other, four at a time. Sums are float32, whatever the weights.
+// rows of a matrix, one behind the other. Sums are float32, whatever the weights.
 //
-// Letters: D width, H query heads, K key/value heads, E channels of a head, F width of the MLP.
+// Letters: R prompts, D width, H query heads, K key/value heads, E channels of a head, F width of
+// the MLP.
 
 #include <omp.h>
 #ifdef __AVX512F__
@@ -12,23 +13,10 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-struct bfloat16 {
-    uint16_t bits;
-};
-
-static inline float wide(float x) { return x; }
-static inline float wide(int8_t x) { return x; }
-static inline float wide(bfloat16 x) {
-    uint32_t bits = uint32_t(x.bits) << 16;
-    float y;
-    std::memcpy(&y, &bits, 4);
-    return y;
-}
+#include "numbers.h"
+#include "tiles.h"
 
 // Sixteen numbers at once; the compiler cuts them into what the processor has.
 constexpr int LANES = 16;
@@ -65,29 +53,8 @@ static inline Lanes load(const bfloat16* from) {
 }
 #endif
 
-static inline void narrow(float x, float& y) { y = x; }
-static inline void narrow(float x, bfloat16& y) {  // to nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
-    y.bits = is_nan ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
-// e^x within 2e-7, relative; the library's would not be vectorized.
-static inline float exponential(float x) {
-    x = std::min(std::max(x, -87.0f), 88.0f);
-    float n = std::nearbyint(x * 1.44269504f);
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-    float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.6666667e-1f + r * (4.1666667e-2f
-            + r * (8.3333333e-3f + r * 1.3888889e-3f)))));
-    uint32_t bits = uint32_t(int32_t(n) + 127) << 23;  // 2^n
-    float scale;
-    std::memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-
 struct Sizes {
-    int64_t n_layer, d_model, n_head, kv_heads, head_dim, ff_dim, vocab_size, slots, threads;
+    int64_t n_layer, d_model, n_head, kv_heads, head_dim, ff_dim, vocab_size, slots, rows, threads;
     double eps;
 };
 
@@ -107,7 +74,7 @@ struct Head {
 };
 
 struct Cache {
-    void *keys, *values;  // (K, slots, E)
+    void *keys, *values;  // (R, K, slots, E)
 };
 
 static inline float total(Lanes x) {
@@ -141,6 +108,126 @@ __attribute__((noinline)) static void multiply(Matrix m, const float* x, int64_t
     }
 }
 
+// Inputs (R, n) of a matrix's products, R at most 16. One is multiplied as it lies there; of several
+// each number of a row meets those of all inputs in one instruction: `turned` is (n, 16).
+template <class W>
+struct Inputs {
+    static constexpr int64_t AT_ONCE = 8;  // rows of a matrix
+
+    const float* x;
+    int64_t n, R;
+    std::vector<float> turned;
+
+    Inputs(const float* x, int64_t n, int64_t R) : x(x), n(n), R(R) {
+        if (R == 1) return;
+        turned.assign(n * LANES, 0.0f);
+        for (int64_t r = 0; r < R; ++r)
+            for (int64_t i = 0; i < n; ++i) turned[i * LANES + r] = x[r * n + i];
+    }
+
+    void multiply(Matrix m, int64_t first, int64_t last, float* out, int64_t apart,
+                  bool add) const {
+        if (R == 1) return ::multiply<W>(m, x, n, first, last, out, add);
+        int64_t row = first;
+        for (; row + AT_ONCE <= last; row += AT_ONCE) rows<AT_ONCE>(m, row, out, apart, add);
+        for (; row < last; ++row) rows<1>(m, row, out, apart, add);
+    }
+
+    // Sums stay in registers, for the loops over them are unrolled. What follows is fetched one
+    // line behind the other: so many rows side by side are too many for the prefetcher.
+    template <int ROWS>
+    __attribute__((noinline)) void rows(Matrix m, int64_t row, float* out, int64_t apart,
+                                        bool add) const {
+        const W* w = static_cast<const W*>(m.weight) + row * n;
+        const char* next = (const char*)(w + ROWS * n);
+        const float* of_x = turned.data();
+        Lanes sums[ROWS] = {};
+        for (int64_t i = 0; i < n; ++i) {
+            if (i % (64 / sizeof(W)) == 0)
+                for (int line = 0; line < ROWS; ++line, next += 64) __builtin_prefetch(next, 0, 2);
+            const Lanes inputs = load(of_x + i * LANES);
+#pragma GCC unroll 8
+            for (int j = 0; j < ROWS; ++j) sums[j] += wide(w[j * n + i]) * inputs;
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < ROWS; ++j) {
+            const float scale = m.scale ? m.scale[row + j] : 1.0f;
+            for (int64_t r = 0; r < R; ++r) {
+                float& to = out[r * apart + row + j];
+                to = add ? to + sums[j][r] * scale : sums[j][r] * scale;
+            }
+        }
+    }
+};
+
+#ifdef HAS_TILES
+
+// Inputs, rounded to bfloat16, are one right factor; the matrix's rows are left factors as they lie
+// in memory. Two tiles of rows are multiplied while the next two are fetched.
+struct TiledInputs {
+    const float* x;
+    int64_t n, R;
+    std::vector<uint32_t> memory;
+    uint32_t* paired;  // tiles [n / 32], on a line's border
+
+    TiledInputs(const float* x, int64_t n, int64_t R)
+        : x(x), n(n), R(R), memory(n / WIDE * FLOATS + TILE) {
+        paired = memory.data() + (64 - uintptr_t(memory.data()) % 64) % 64 / 4;
+        const __m512i column = _mm512_set_epi32(240, 224, 208, 192, 176, 160, 144, 128, 112, 96, 80,
+                                                64, 48, 32, 16, 0);
+        for (int64_t r = 0; r < R; ++r)
+            for (int64_t i = 0; i + WIDE <= n; i += WIDE) {
+                const float* from = x + r * n + i;
+                const __m512i pairs = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + TILE),
+                                                                   _mm512_loadu_ps(from));
+                _mm512_i32scatter_epi32(paired + i / WIDE * FLOATS + r, column, pairs, 4);
+            }
+    }
+
+    void multiply(Matrix m, int64_t first, int64_t last, float* out, int64_t apart,
+                  bool add) const {
+        const int64_t whole = n % WIDE ? first : first + (last - first) / WIDE * WIDE;
+        for (int64_t row = first; row < whole; row += WIDE) tiles(m, row, out, apart, add);
+        if (whole < last) Inputs<bfloat16>(x, n, R).multiply(m, whole, last, out, apart, add);
+    }
+
+    void tiles(Matrix m, int64_t row, float* out, int64_t apart, bool add) const {
+        alignas(64) float sums[WIDE][TILE];
+        const bfloat16* w = static_cast<const bfloat16*>(m.weight) + row * n;
+        const char* next = (const char*)(w + WIDE * n);
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t i = 0; i < n; i += WIDE, next += 2 * BYTES) {
+            for (int64_t line = 0; line < 2 * BYTES; line += 64)
+                _mm_prefetch(next + line, _MM_HINT_T1);
+            _tile_loadd(2, w + i, 2 * n);
+            _tile_loadd(3, w + TILE * n + i, 2 * n);
+            _tile_loadd(4, paired + i / WIDE * FLOATS, 64);
+            _tile_dpbf16ps(0, 2, 4);
+            _tile_dpbf16ps(1, 3, 4);
+        }
+        _tile_stored(0, sums[0], 64);
+        _tile_stored(1, sums[TILE], 64);
+        for (int64_t r = 0; r < R; ++r)
+            for (int64_t j = 0; j < WIDE; ++j) {
+                float& to = out[r * apart + row + j];
+                to = add ? to + sums[j][r] : sums[j][r];
+            }
+    }
+};
+
+#endif
+
+template <class C>
+static inline float product(const float* x, const C* y, int64_t n) {
+    Lanes sums = {};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) sums += load(x + i) * load(y + i);
+    float sum = total(sums);
+    for (; i < n; ++i) sum += x[i] * wide(y[i]);
+    return sum;
+}
+
 template <class C>
 __attribute__((noinline)) static void normed(const float* x, const void* norm, int64_t n,
                                              float eps, float* out) {
@@ -166,11 +253,12 @@ static inline void turned(const float* x, const void* norm, const float* cos, co
     }
 }
 
-// One query head over the slots up to `position`, whose key and value are in qkv, not yet in the
-// cache: the first query head of a group writes them there, and no other reads that slot.
+// One query head of prompt r over the slots up to `position`, whose key and value are in qkv, not
+// yet in the cache: the first query head of a group writes them there, and no other reads that slot.
 template <class C>
 static void attend(const Sizes& s, const Layer& layer, Cache cache, const float* qkv,
-                   const float* cos, const float* sin, int64_t position, int64_t head, float* out) {
+                   const float* cos, const float* sin, int64_t position, int64_t r, int64_t head,
+                   float* out) {
     const int64_t E = s.head_dim, group = s.n_head / s.kv_heads, kv = head / group;
     std::vector<float> q(E), k(E), weights(position + 1);
     std::vector<C> new_k(E), new_v(E);
@@ -178,33 +266,34 @@ static void attend(const Sizes& s, const Layer& layer, Cache cache, const float*
     turned<C>(qkv + (s.n_head + kv) * E, layer.k_norm, cos, sin, E, s.eps, k.data());
     const float* v = qkv + (s.n_head + s.kv_heads + kv) * E;
     for (int64_t i = 0; i < E; ++i) narrow(k[i], new_k[i]), narrow(v[i], new_v[i]);
-    C* keys = static_cast<C*>(cache.keys) + kv * s.slots * E;
-    C* values = static_cast<C*>(cache.values) + kv * s.slots * E;
+    C* keys = static_cast<C*>(cache.keys) + (r * s.kv_heads + kv) * s.slots * E;
+    C* values = static_cast<C*>(cache.values) + (r * s.kv_heads + kv) * s.slots * E;
     auto at = [&](C* slots, std::vector<C>& last, int64_t t) {
         return t < position ? slots + t * E : last.data();
     };
 
     const float scale = 1.0f / std::sqrt(float(E));
-    for (int64_t t = 0; t <= position; ++t) {
-        const C* key = at(keys, new_k, t);
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < E; ++i) sum += q[i] * wide(key[i]);
-        weights[t] = sum * scale;
-    }
+    for (int64_t t = 0; t <= position; ++t)
+        weights[t] = product(q.data(), at(keys, new_k, t), E) * scale;
     const float most = *std::max_element(weights.begin(), weights.end());
-    float total = 0;
-#pragma omp simd reduction(+ : total)
+    float sum_of_all = 0;
+#pragma omp simd reduction(+ : sum_of_all)
     for (int64_t t = 0; t <= position; ++t) {
         weights[t] = exponential(weights[t] - most);
-        total += weights[t];
+        sum_of_all += weights[t];
     }
-    std::fill(out, out + E, 0.0f);
-    for (int64_t t = 0; t <= position; ++t) {
-        const C* value = at(values, new_v, t);
-        const float weight = weights[t] / total;
-#pragma omp simd
-        for (int64_t i = 0; i < E; ++i) out[i] += weight * wide(value[i]);
+    for (float& weight : weights) weight /= sum_of_all;
+    int64_t i = 0;
+    for (; i + LANES <= E; i += LANES) {  // a part of the channels of all slots, in one register
+        Lanes sum = {};
+        for (int64_t t = 0; t <= position; ++t)
+            sum += weights[t] * load(at(values, new_v, t) + i);
+        std::memcpy(out + i, &sum, sizeof sum);
+    }
+    for (; i < E; ++i) {
+        out[i] = 0;
+        for (int64_t t = 0; t <= position; ++t)
+            out[i] += weights[t] * wide(at(values, new_v, t)[i]);
     }
     if (head % group == 0) {
         std::copy(new_k.begin(), new_k.end(), keys + position * E);
@@ -212,57 +301,81 @@ static void attend(const Sizes& s, const Layer& layer, Cache cache, const float*
     }
 }
 
-// x (D) enters as the token's embedding; logits (vocab_size) are the result.
-template <class W, class C>
+constexpr int64_t SHARE = 32;  // rows of a matrix that one thread multiplies at a time
+
+// x (R, D) enters as the tokens' embeddings, cos and sin (R, E) as their rotations; logits
+// (R, vocab_size) are the result.
+template <class W, class C, class Inputs>
 static void step(const Sizes& s, const Layer* layers, const Head& head, const Cache* caches,
-                 const float* cos, const float* sin, int64_t position, float* x, float* logits) {
-    const int64_t D = s.d_model, Q = s.n_head * s.head_dim, KV = s.kv_heads * s.head_dim;
-    std::vector<float> qkv(Q + 2 * KV), mixed(Q), gate(s.ff_dim), up(s.ff_dim);
+                 const float* cos, const float* sin, const int64_t* positions, float* x,
+                 float* logits) {
+    const int64_t R = s.rows, D = s.d_model, F = s.ff_dim, H = s.n_head, E = s.head_dim;
+    const int64_t Q = H * E, KV = s.kv_heads * E, ALL = Q + 2 * KV;
+    std::vector<float> qkv(R * ALL), mixed(R * Q), gate(R * F), up(R * F);
 #pragma omp parallel num_threads(s.threads)
     {
         const int64_t me = omp_get_thread_num(), all = omp_get_num_threads();
-        std::vector<float> h(D);
-        auto share = [&](Matrix m, const float* input, int64_t columns, int64_t rows, float* out,
-                         bool add = false) {
-            multiply<W>(m, input, columns, rows * me / all, rows * (me + 1) / all, out, add);
+        std::vector<float> h(R * D);
+#ifdef HAS_TILES
+        const TileConfig config;
+        _tile_loadconfig(&config);
+#endif
+        auto share = [&](Matrix m, const Inputs& inputs, int64_t rows, float* out,
+                         int64_t apart, bool add = false) {
+            const int64_t whole = (rows + SHARE - 1) / SHARE;  // a thread has whole tiles of rows
+            const int64_t first = std::min(rows, whole * me / all * SHARE);
+            const int64_t last = std::min(rows, whole * (me + 1) / all * SHARE);
+            inputs.multiply(m, first, last, out, apart, add);
+        };
+        auto norm = [&](const void* weight) {
+            for (int64_t r = 0; r < R; ++r) normed<C>(x + r * D, weight, D, s.eps, h.data() + r * D);
         };
         for (int64_t l = 0; l < s.n_layer; ++l) {
             const Layer& layer = layers[l];
-            normed<C>(x, layer.norm_1, D, s.eps, h.data());
-            share(layer.q, h.data(), D, Q, qkv.data());
-            share(layer.k, h.data(), D, KV, qkv.data() + Q);
-            share(layer.v, h.data(), D, KV, qkv.data() + Q + KV);
+            norm(layer.norm_1);
+            const Inputs of_attention(h.data(), D, R);
+            share(layer.q, of_attention, Q, qkv.data(), ALL);
+            share(layer.k, of_attention, KV, qkv.data() + Q, ALL);
+            share(layer.v, of_attention, KV, qkv.data() + Q + KV, ALL);
 #pragma omp barrier
-            for (int64_t i = s.n_head * me / all; i < s.n_head * (me + 1) / all; ++i)
-                attend<C>(s, layer, caches[l], qkv.data(), cos, sin, position, i,
-                          mixed.data() + i * s.head_dim);
+            for (int64_t i = R * H * me / all; i < R * H * (me + 1) / all; ++i) {
+                const int64_t r = i / H;
+                attend<C>(s, layer, caches[l], qkv.data() + r * ALL, cos + r * E, sin + r * E,
+                          positions[r], r, i % H, mixed.data() + i * E);
+            }
 #pragma omp barrier
-            share(layer.o, mixed.data(), Q, D, x, true);
+            share(layer.o, Inputs(mixed.data(), Q, R), D, x, D, true);
 #pragma omp barrier
-            normed<C>(x, layer.norm_2, D, s.eps, h.data());
-            share(layer.gate, h.data(), D, s.ff_dim, gate.data());
-            share(layer.up, h.data(), D, s.ff_dim, up.data());
-            const int64_t first = s.ff_dim * me / all, last = s.ff_dim * (me + 1) / all;
-#pragma omp simd
-            for (int64_t i = first; i < last; ++i)  // silu(gate) * up, of the rows of this thread
-                up[i] *= gate[i] / (1.0f + exponential(-gate[i]));
+            norm(layer.norm_2);
+            const Inputs of_mlp(h.data(), D, R);
+            share(layer.gate, of_mlp, F, gate.data(), F);
+            share(layer.up, of_mlp, F, up.data(), F);
 #pragma omp barrier
-            share(layer.down, up.data(), s.ff_dim, D, x, true);
+#pragma omp for simd schedule(static)
+            for (int64_t i = 0; i < R * F; ++i) up[i] *= gate[i] * sigmoid(gate[i]);
+            share(layer.down, Inputs(up.data(), F, R), D, x, D, true);
 #pragma omp barrier
         }
-        normed<C>(x, head.norm, D, s.eps, h.data());
-        share(head.matrix, h.data(), D, s.vocab_size, logits);
+        norm(head.norm);
+        share(head.matrix, Inputs(h.data(), D, R), s.vocab_size, logits, s.vocab_size);
+#ifdef HAS_TILES
+        _tile_release();
+#endif
     }
 }
 
-#define STEP(NAME, W, C)                                                                         \
+#define STEP(NAME, W, C, INPUTS)                                                                 \
     extern "C" void NAME(const Sizes* s, const Layer* layers, const Head* head,                  \
                          const Cache* caches, const float* cos, const float* sin,                \
-                         int64_t position, float* x, float* logits) {                            \
-        step<W, C>(*s, layers, *head, caches, cos, sin, position, x, logits);                    \
+                         const int64_t* positions, float* x, float* logits) {                    \
+        step<W, C, INPUTS>(*s, layers, *head, caches, cos, sin, positions, x, logits);           \
     }
 
-STEP(step_float32, float, float)
-STEP(step_bfloat16, bfloat16, bfloat16)
-STEP(step_int8_float32, int8_t, float)
-STEP(step_int8_bfloat16, int8_t, bfloat16)
+STEP(step_float32, float, float, Inputs<float>)
+#ifdef HAS_TILES
+STEP(step_bfloat16, bfloat16, bfloat16, TiledInputs)
+#else
+STEP(step_bfloat16, bfloat16, bfloat16, Inputs<bfloat16>)
+#endif
+STEP(step_int8_float32, int8_t, float, Inputs<int8_t>)
+STEP(step_int8_bfloat16, int8_t, bfloat16, Inputs<int8_t>)

@@ -53,6 +53,14 @@ class Attention(nn.Module, ABC):
             What is added to the residual stream, (B, T, D).
         """
 
+    def remember(self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache) -> bool:
+        """Do of `forward` no more than to write keys and values into the cache.
+
+        Returns:
+            Whether this attention can; without it, reading a prompt costs a block more.
+        """
+        return False
+
 
 class GroupedQueryAttention(Attention):
     """Attention whose query heads share key/value heads (Ainslie et al., 2023, arXiv:2305.13245).
@@ -80,18 +88,10 @@ class GroupedQueryAttention(Attention):
         self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache | None
     ) -> Tensor:
         q_BHTE = self._split_heads(self.q_proj(x_BTD))
-        k_BKTE = self._split_heads(self.k_proj(x_BTD))
-        v_BKTE = self._split_heads(self.v_proj(x_BTD))
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BHTE, k_BKTE = self.q_norm(q_BHTE), self.k_norm(k_BKTE)
-        q_BHTE, k_BKTE = apply_rope(q_BHTE, rope), apply_rope(k_BKTE, rope)
-
-        k_BKSE, v_BKSE = k_BKTE, v_BKTE
-        if cache is not None and layout.is_causal:  # these tokens are the first: they see no others
-            cache.begin(k_BKTE, v_BKTE)
-        elif cache is not None:
-            cache.write(k_BKTE, v_BKTE, layout.positions_BT)
-            k_BKSE, v_BKSE = cache.k_BKSE, cache.v_BKSE
+        if self.q_norm is not None:
+            q_BHTE = self.q_norm(q_BHTE)
+        q_BHTE = apply_rope(q_BHTE, rope)
+        k_BKSE, v_BKSE = self._keys_and_values(x_BTD, rope, layout, cache)
 
         dropout = self.dropout if self.training else 0.0
         if cache is None and layout.documents and varlen.can_attend(q_BHTE, dropout):
@@ -118,6 +118,27 @@ class GroupedQueryAttention(Attention):
                 enable_gqa=self.enable_gqa,
             )
         return self.o_proj(out_BHTE.transpose(1, 2).flatten(-2))
+
+    def remember(self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache) -> bool:
+        self._keys_and_values(x_BTD, rope, layout, cache)
+        return True
+
+    def _keys_and_values(
+        self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, K, S, E) of all that queries may see, after those of x have been cached."""
+        k_BKTE = self._split_heads(self.k_proj(x_BTD))
+        v_BKTE = self._split_heads(self.v_proj(x_BTD))
+        if self.k_norm is not None:
+            k_BKTE = self.k_norm(k_BKTE)
+        k_BKTE = apply_rope(k_BKTE, rope)
+        if cache is None:
+            return k_BKTE, v_BKTE
+        if layout.is_causal:  # these tokens are the first: they see no others
+            cache.begin(k_BKTE, v_BKTE)
+            return k_BKTE, v_BKTE
+        cache.write(k_BKTE, v_BKTE, layout.positions_BT)
+        return cache.k_BKSE, cache.v_BKSE
 
     def _for_each_query(self, *heads: Tensor) -> tuple[Tensor, ...]:
         """(B, K, S, E) -> (B, H, S, E), where heads of queries share them."""

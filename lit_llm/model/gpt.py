@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.layout import Layout
 from lit_llm.model.norm import RMSNorm
 from lit_llm.model.rope import Rope, rope_table
+from lit_llm.model.tied import TiedEmbedding
 
 Result = TypeVar("Result")
 Head = Callable[[Tensor, Callable[[Tensor], Tensor]], Result]
@@ -36,6 +37,10 @@ class Block(nn.Module):
         x_BTD = x_BTD + self.drop(self.attn(self.norm_1(x_BTD), rope, layout, cache))
         return x_BTD + self.drop(self.mlp(self.norm_2(x_BTD)))
 
+    def remember(self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache) -> bool:
+        """Write keys and values alone, if the attention can; see `Attention.remember`."""
+        return self.attn.remember(self.norm_1(x_BTD), rope, layout, cache)
+
 
 class GPT(nn.Module):
     """A transformer language model: what `LlamaForCausalLM` computes, or with `qk_norm` `Qwen3`."""
@@ -46,7 +51,8 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.padded_vocab_size, config.d_model)
+        kind = TiedEmbedding if config.tie_embeddings else nn.Embedding
+        self.embed = kind(config.padded_vocab_size, config.d_model)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
@@ -61,6 +67,7 @@ class GPT(nn.Module):
         layout: Layout | None = None,
         cache: KVCache | None = None,
         head: Head[Result] | None = None,
+        only_B: Tensor | None = None,
     ) -> Tensor | Result:
         """Run the network.
 
@@ -72,6 +79,8 @@ class GPT(nn.Module):
             head: computes the result from the hidden states and the output projection, such as
                 a loss that never holds all logits. It runs in here because sharding strategies
                 hold a parameter whole only while `forward` runs.
+            only_B: with a cache, the one position of each row whose result is wanted; the last
+                block then computes no other, T is 1 for the result
 
         Returns:
             logits_BTV, float32, or what `head` returns.
@@ -86,15 +95,31 @@ class GPT(nn.Module):
                 "data.seq_len"
             )
         layout = layout or Layout.plain(tokens_BT)
-        rope = (
-            self.cos_SE[layout.positions_BT][:, None],
-            self.sin_SE[layout.positions_BT][:, None],
-        )
+        rope = self._rope(layout)
         x_BTD = self.drop(self.embed(tokens_BT))
         for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, rope, layout, cache.layers[layer] if cache else None)
+            layer_cache = cache.layers[layer] if cache else None
+            if only_B is not None and cache and layer == len(self.blocks) - 1:
+                x_BTD, rope, layout = self._only(only_B, cast(Block, block), x_BTD, layout, cache)
+            x_BTD = block(x_BTD, rope, layout, layer_cache)
+        if only_B is not None and x_BTD.size(1) > 1:
+            x_BTD = x_BTD.take_along_dim(only_B[:, None, None], dim=1)
         hidden_BTD = self.norm(x_BTD)
         return head(hidden_BTD, self.project) if head else self.project(hidden_BTD)
+
+    def _only(
+        self, only_B: Tensor, last: Block, x_BTD: Tensor, layout: Layout, cache: KVCache
+    ) -> tuple[Tensor, Rope, Layout]:
+        """What the last block has to compute, once it remembers the others if it can."""
+        rope = self._rope(layout)
+        if not last.remember(x_BTD, rope, layout, cache.layers[-1]):
+            return x_BTD, rope, layout
+        layout = Layout.cached(only_B[:, None], cache.slots)
+        return x_BTD.take_along_dim(only_B[:, None, None], dim=1), self._rope(layout), layout
+
+    def _rope(self, layout: Layout) -> Rope:
+        positions_BT = layout.positions_BT
+        return self.cos_SE[positions_BT][:, None], self.sin_SE[positions_BT][:, None]
 
     def project(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to float32 logits (..., V); rows that pad the table are cut."""

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lit_llm.model import elementwise
+
 if TYPE_CHECKING:
     from lit_llm.model.config import GPTConfig
 
@@ -39,11 +41,15 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
+        if elementwise.can_compute(gate):
+            return elementwise.gate(gate, up)
         return F.silu(gate).mul_(up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
+        if elementwise.can_compute(gate):
+            return elementwise.gate_backward(gradient, gate, up)
         of_up = F.silu(gate).mul_(gradient)
         return torch.ops.aten.silu_backward(gradient * up, gate), of_up

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lit_llm.model import elementwise
+
 Rope = tuple[Tensor, Tensor]
 """cos_B1TE and sin_B1TE of the positions of a batch; the 1 stands for the heads."""
 
@@ -57,21 +59,24 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:
         ctx.save_for_backward(cos_B1TE, sin_B1TE)
-        return _turn(x_BHTE, cos_B1TE, sin_B1TE)
+        return _turn(x_BHTE, cos_B1TE, sin_B1TE, back=False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, None, None]:
         cos_B1TE, sin_B1TE = ctx.saved_tensors
-        return _turn(gradient_BHTE, cos_B1TE, -sin_B1TE), None, None
+        return _turn(gradient_BHTE, cos_B1TE, sin_B1TE, back=True), None, None
 
 
-def _turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor) -> Tensor:
+def _turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor, *, back: bool) -> Tensor:
     """The halves one by one: both at once would need a copy of x with its halves exchanged."""
+    if elementwise.can_compute(x_BHTE):
+        return elementwise.turn(x_BHTE, cos_B1TE, sin_B1TE, back)
+    sign = -1 if back else 1
     first, second = x_BHTE.float().chunk(2, dim=-1)
     cos, sin = cos_B1TE.chunk(2, dim=-1)[0], sin_B1TE.chunk(2, dim=-1)[0]  # alike in both halves
     turned_BHTE = torch.empty(x_BHTE.shape, dtype=x_BHTE.dtype, device=x_BHTE.device)
     first_out, second_out = turned_BHTE.chunk(2, dim=-1)
-    first_out.copy_((first * cos).addcmul_(second, sin, value=-1))
-    second_out.copy_((second * cos).addcmul_(first, sin))
+    first_out.copy_((first * cos).addcmul_(second, sin, value=-sign))
+    second_out.copy_((second * cos).addcmul_(first, sin, value=sign))
     return turned_BHTE

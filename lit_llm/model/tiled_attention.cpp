@@ -1,35 +1,26 @@
-// The backward pass of causal attention in bfloat16, on a CPU with AMX: one head at a time, in cache.
+// Causal attention in bfloat16 and its gradients, on a CPU with AMX: one head at a time, in cache.
 //
-// PyTorch multiplies each little block by a call of its own, of matrices that it has not brought
-// into the order of the processor's tiles. Here a head is brought into it once, in each of the forms
-// in which it is needed, and probabilities are computed again from the row's logarithm of the sum
-// (FlashAttention, Dao et al., 2022, arXiv:2205.14135), so that none of them is ever kept.
+// PyTorch multiplies each little block by a call of its own, backward even of matrices that it has
+// not brought into the order of the processor's tiles. Here a head is brought into it once, in each
+// of the forms in which it is needed, and probabilities are computed again from the row's logarithm
+// of the sum (FlashAttention, Dao et al., 2022, arXiv:2205.14135), so that none is ever kept.
 //
-// A tile has 16 rows of 64 bytes: 16 x 32 bfloat16 as a left factor, 16 x 16 float32 as a sum. As a
-// right factor it holds pairs of rows, the two numbers of a column side by side: "paired" below.
-//
-// Letters: T tokens, E channels of a head, N heads of all rows. Keys are taken 64 at a time and
-// queries 32; what both have computed is transposed, a row to each key: P scores, then
-// probabilities; D their gradients.
+// Letters: B sequences, H heads, T tokens, E channels of a head, a multiple of 32.
 
-#include <immintrin.h>
 #include <omp.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include "tiles.h"
+
+#ifdef HAS_TILES
 
 typedef uint16_t bfloat16;
 
-constexpr int64_t TILE = 16, WIDE = 32, KEYS = 64;  // rows of a tile, bfloat16 of its row, of a block
-constexpr int64_t BYTES = 1024;                     // of a tile
-constexpr int64_t HALVES = BYTES / 2, FLOATS = BYTES / 4;
+constexpr int64_t KEYS = 64;  // taken at a time, backward
 
 struct View {  // of (B, H, T, E), whose last dimension is contiguous; strides in numbers
     bfloat16* data;
@@ -41,13 +32,7 @@ struct Sizes {
     int64_t B, H, T, E, threads;
 };
 
-struct alignas(64) Config {  // palette 1, all eight tiles whole
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// -- the forms of a head -------------------------------------------------------------------------
+// -- forms of a head -----------------------------------------------------------------------------
 
 // 16 x 16 numbers of 32 bits, transposed; strides in those.
 static inline void transpose(const void* from, int64_t stride, void* to) {
@@ -151,9 +136,136 @@ static inline void take(const float* from, int64_t bytes, int64_t right, int64_t
     _tile_loadd(3, from + below + right, bytes);
 }
 
-// -- a head --------------------------------------------------------------------------------------
+// -- memory --------------------------------------------------------------------------------------
 
-struct Head {
+struct Memory {  // of one thread, handed out from one block
+    char* data;
+    size_t used = 0;
+    template <class N>
+    N* take(int64_t numbers) {
+        N* at = (N*)(data + used);
+        used += (numbers * sizeof(N) + 63) / 64 * 64;
+        return at;
+    }
+};
+
+// -- forward -------------------------------------------------------------------------------------
+
+struct Forward {  // 32 queries at a time; a row to each of them
+    int64_t T, E, tokens;
+    float scale;
+    bfloat16 *q, *rows;           // contiguous rows; those of keys, then of values
+    bfloat16 *k_channels;         // right factor of the products with queries
+    bfloat16 *v_tokens;           // right factor of the sums over keys
+    float* s;                     // 32 queries x keys: scores
+    bfloat16* p;                  // 32 queries x keys: probabilities, not yet divided by their sum
+
+    int64_t stride() const { return tokens + WIDE; }  // of s and p; no power of two
+
+    void scores(int64_t query) {
+        const int64_t tile = E / WIDE * HALVES;  // of the next 16 keys
+        for (int64_t key = 0; key <= query; key += WIDE) {
+            clear();
+            multiply(q + query * E, 2 * E, WIDE, TILE * E, k_channels + key / TILE * tile, HALVES,
+                     tile, E / WIDE);
+            put(s + key, 4 * stride(), TILE, TILE * stride());
+        }
+    }
+
+    // Scores of a query become probabilities. Its sum and, in powers of two, its largest score.
+    void exponentials(int64_t query, int64_t i, float* sum, float* most) {
+        float* of = s + i * stride();
+        bfloat16* to = p + i * stride();
+        const int64_t sees = query + i + 1, keys = query + WIDE;
+        for (int64_t key = sees; key < keys; ++key) of[key] = -INFINITY;
+        __m512 largest = _mm512_load_ps(of);
+        for (int64_t key = TILE; key < keys; key += TILE)
+            largest = _mm512_max_ps(largest, _mm512_load_ps(of + key));
+        const float log_scale = scale * 1.44269504f;
+        *most = _mm512_reduce_max_ps(largest) * log_scale;
+        const __m512 factor = _mm512_set1_ps(log_scale), shift = _mm512_set1_ps(*most);
+        __m512 total = _mm512_setzero_ps();
+        for (int64_t key = 0; key < keys; key += WIDE) {
+            __m512 both[2];
+            for (int64_t h = 0; h < 2; ++h) {
+                both[h] = power_of_two(
+                    _mm512_fmsub_ps(_mm512_load_ps(of + key + h * TILE), factor, shift));
+                total = _mm512_add_ps(total, both[h]);
+            }
+            store(to + key, both[0], both[1]);
+        }
+        *sum = _mm512_reduce_add_ps(total);
+    }
+
+    void outputs(int64_t query, const float* sum, bfloat16* to, int64_t row) {
+        alignas(64) float sums[WIDE][WIDE];
+        const int64_t step = E / TILE * HALVES;
+        for (int64_t e = 0; e < E; e += WIDE) {
+            clear();
+            multiply(p, 2 * stride(), WIDE, TILE * stride(), v_tokens + e / TILE * HALVES, step,
+                     HALVES, query / WIDE + 1);
+            put(sums[0], 4 * WIDE, TILE, TILE * WIDE);
+            for (int64_t i = 0; i < WIDE && query + i < T; ++i) {
+                const __m512 factor = _mm512_set1_ps(1.0f / sum[i]);
+                store(to + (query + i) * row + e, _mm512_mul_ps(_mm512_load_ps(sums[i]), factor),
+                      _mm512_mul_ps(_mm512_load_ps(sums[i] + TILE), factor));
+            }
+        }
+    }
+};
+
+static Forward lay_out_forward(const Sizes& s, Memory& memory) {
+    Forward a;
+    a.T = s.T, a.E = s.E, a.tokens = (s.T + WIDE - 1) / WIDE * WIDE;
+    a.scale = 1.0f / std::sqrt(float(s.E));
+    for (bfloat16** part : {&a.q, &a.rows, &a.k_channels, &a.v_tokens})
+        *part = memory.take<bfloat16>(a.tokens * s.E);
+    a.s = memory.take<float>(WIDE * a.stride());
+    a.p = memory.take<bfloat16>(WIDE * a.stride());
+    return a;
+}
+
+// The attention of each query, and the logarithm of its sum of exponentials; lse is (B, H, T).
+extern "C" void causal_attention_forward(const Sizes* sizes, const View* q, const View* k,
+                                         const View* v, const View* out, float* lse) {
+    const Sizes s = *sizes;
+    Memory nothing{nullptr};
+    lay_out_forward(s, nothing);
+#pragma omp parallel num_threads(s.threads)
+    {
+        Memory memory{(char*)std::aligned_alloc(64, nothing.used)};
+        Forward a = lay_out_forward(s, memory);
+        const TileConfig config;
+        _tile_loadconfig(&config);
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < s.B * s.H; ++n) {
+            const int64_t b = n / s.H, h = n % s.H;
+            copy_rows(q->at(b, h), q->row, s.T, a.tokens, s.E, a.q);
+            copy_rows(k->at(b, h), k->row, s.T, a.tokens, s.E, a.rows);
+            pair_channels(a.rows, a.tokens, s.E, a.k_channels);
+            copy_rows(v->at(b, h), v->row, s.T, a.tokens, s.E, a.rows);
+            pair_tokens(a.rows, a.tokens, s.E, a.v_tokens);
+            for (int64_t query = 0; query < s.T; query += WIDE) {
+                float sum[WIDE], most;
+                a.scores(query);
+                for (int64_t i = 0; i < WIDE; ++i) {
+                    a.exponentials(query, i, sum + i, &most);
+                    if (query + i < s.T)
+                        lse[n * s.T + query + i] = (most + std::log2(sum[i])) * 0.693147181f;
+                }
+                a.outputs(query, sum, out->at(b, h), out->row);
+            }
+        }
+        _tile_release();
+        std::free(memory.data);
+    }
+}
+
+// -- backward ------------------------------------------------------------------------------------
+
+// Keys are taken 64 at a time and queries 32. What both have computed is transposed, a row to each
+// key: p are probabilities, d the gradients of scores.
+struct Backward {
     int64_t T, E, tokens;  // `tokens` is T, or what makes it whole blocks
     float scale;
     bfloat16 *q, *g, *k, *v;               // contiguous rows
@@ -262,19 +374,8 @@ struct Head {
     }
 };
 
-struct Memory {  // of one thread, handed out from one block
-    char* data;
-    size_t used = 0;
-    template <class N>
-    N* take(int64_t numbers) {
-        N* at = (N*)(data + used);
-        used += (numbers * sizeof(N) + 63) / 64 * 64;
-        return at;
-    }
-};
-
-static Head lay_out(const Sizes& s, Memory& memory) {
-    Head a;
+static Backward lay_out_backward(const Sizes& s, Memory& memory) {
+    Backward a;
     a.T = s.T, a.E = s.E, a.tokens = (s.T + KEYS - 1) / KEYS * KEYS;
     a.scale = 1.0f / std::sqrt(float(s.E));
     const int64_t all = a.tokens * s.E;
@@ -290,7 +391,7 @@ static Head lay_out(const Sizes& s, Memory& memory) {
     return a;
 }
 
-static void bring_in(Head& a, const View& gradient, const View& q, const View& k, const View& v,
+static void bring_in(Backward& a, const View& gradient, const View& q, const View& k, const View& v,
                      const View& out, const float* lse, int64_t b, int64_t h) {
     const int64_t T = a.T, E = a.E, tokens = a.tokens;
     copy_rows(q.at(b, h), q.row, T, tokens, E, a.q);
@@ -319,21 +420,19 @@ static void bring_in(Head& a, const View& gradient, const View& q, const View& k
     std::memset(a.dq, 0, 4 * tokens * E);
 }
 
-extern "C" int may_use_tiles() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
-
-// Gradients of q, k and v; E is a multiple of 32. lse is (B, H, T), contiguous.
+// Gradients of q, k and v; lse is (B, H, T), contiguous.
 extern "C" void causal_attention_backward(const Sizes* sizes, const View* gradient, const View* q,
                                           const View* k, const View* v, const View* out,
                                           const float* lse, const View* dq, const View* dk,
                                           const View* dv) {
     const Sizes s = *sizes;
     Memory nothing{nullptr};
-    lay_out(s, nothing);
+    lay_out_backward(s, nothing);
 #pragma omp parallel num_threads(s.threads)
     {
         Memory memory{(char*)std::aligned_alloc(64, nothing.used)};
-        Head a = lay_out(s, memory);
-        const Config config;
+        Backward a = lay_out_backward(s, memory);
+        const TileConfig config;
         _tile_loadconfig(&config);
 #pragma omp for schedule(dynamic)
         for (int64_t n = 0; n < s.B * s.H; ++n) {

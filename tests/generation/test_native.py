@@ -40,6 +40,12 @@ def compiled(gpt: GPT, weights="saved") -> GPT:
     return fast
 
 
+def one_step(fast: GPT, position: int, cache: KVCache, *ids: int) -> torch.Tensor:
+    """Logits (B, V) after a token of each row, all at the same position."""
+    x_BD = fast.embed.weight[list(ids) or [0]].detach()
+    return fast.step(x_BD, torch.full((len(x_BD),), position), cache)
+
+
 @pytest.mark.parametrize("weights", ["saved", "int8"])
 @pytest.mark.parametrize(("qk_norm", "tied"), [(False, True), (True, False)])
 def test_a_step_gives_the_answers_of_the_model(weights, qk_norm, tied):
@@ -72,7 +78,7 @@ def test_in_bfloat16_a_step_is_as_near_to_float32_as_the_model_is(weights):
     with torch.no_grad():
         expected_TV = exact(ids)[0]
         found_TV = torch.stack(
-            [fast.step(fast.embed.weight[id], t, cache) for t, id in enumerate(ids[0])]
+            [one_step(fast, t, cache, id)[0] for t, id in enumerate(ids[0].tolist())]
         )
     # bfloat16 has 8 bits, int8 rounding is off by up to 1/254 of a row's largest weight
     spread = expected_TV.std()
@@ -83,8 +89,62 @@ def test_prompt_and_steps_meet_in_one_cache():
     gpt = network()
     fast = compiled(gpt)
     (alone,) = generate(gpt, [[1, 2, 3]], Sampling(max_new_tokens=9))
-    batch = generate(fast, [[1, 2, 3], [4]], Sampling(max_new_tokens=9))  # several rows: no step
+    batch = generate(fast, [[1, 2, 3], [4]], Sampling(max_new_tokens=9))
     assert batch[0].ids == alone.ids
+
+
+# fewer than are multiplied at once, as many as a step takes, more
+@pytest.mark.parametrize("rows", [2, 16, 17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_prompts_of_any_length_get_the_answers_of_the_model(rows, dtype):
+    gpt = network(qk_norm=True).to(dtype)
+    fast = compiled(gpt)
+    prompts = [[(3 * row + i) % 70 for i in range(1 + row % 5)] for row in range(rows)]
+    settings = Sampling(max_new_tokens=12)
+    found, expected = generate(fast, prompts, settings), generate(gpt, prompts, settings)
+    for ours, theirs in zip(found, expected, strict=True):
+        if dtype == torch.float32:
+            assert ours.ids == theirs.ids
+        assert ours.logprobs[:2] == pytest.approx(theirs.logprobs[:2], abs=0.05)
+
+
+def test_matrices_that_fill_tiles_and_such_that_do_not_are_multiplied_alike():
+    # widths of whole tiles, and a vocabulary that leaves a part of one
+    sizes = {**SIZES, "d_model": 64, "head_dim": 32, "d_ff": 96, "n_head": 4}
+    config = GPTConfig(vocab_size=70, max_seq_len=40, **sizes)
+    exact = GPT(config).eval()
+    init_weights(exact, 1, config.n_layer)
+    for parameter in exact.parameters():
+        parameter.data = (20 * parameter.data).bfloat16().float()
+    fast = compiled(copy.deepcopy(exact).bfloat16())
+    ids = [5, 69, 7]
+    with torch.no_grad():
+        expected_BV = exact(torch.tensor(ids)[:, None])[:, 0]
+        plain_BV = copy.deepcopy(exact).bfloat16()(torch.tensor(ids)[:, None])[:, 0]
+    rows = 3 if fast.step.fits(KVCache(config, 3, 8, dtype=torch.bfloat16)) else 1
+    cache = KVCache(config, rows, 8, dtype=torch.bfloat16)
+    found_BV = one_step(fast, 0, cache, *ids[:rows])
+    error = (found_BV - expected_BV[:rows]).norm()
+    assert error <= 1.2 * (plain_BV[:rows] - expected_BV[:rows]).norm()
+
+
+def test_only_as_many_rows_as_a_step_is_faster_for_are_its_own(monkeypatch):
+    config = network().config
+    rows = lambda step, dtype: [  # noqa: E731
+        n for n in (1, 2, 16, 17) if step.fits(KVCache(config, n, 8, dtype=dtype))
+    ]
+    assert rows(compiled(network()).step, torch.float32) == [1, 2, 16]
+    assert rows(compiled(network(), "int8").step, torch.float32) == [1]
+    for tiles, expected in ((True, [1, 2, 16]), (None, [1])):
+        monkeypatch.setattr(native, "tiles_of", lambda library, tiles=tiles: tiles)
+        assert rows(compiled(network().bfloat16()).step, torch.bfloat16) == expected
+
+
+def test_where_the_system_keeps_a_process_from_tiles_there_is_no_library(monkeypatch):
+    if native.library() is None:
+        pytest.skip("no compiler here makes a library of step.cpp")
+    monkeypatch.setattr(native, "tiles_of", lambda library: False)
+    assert native.library.__wrapped__() is None
 
 
 @pytest.mark.parametrize("threads", [1, 3, 7])
@@ -104,7 +164,7 @@ def test_two_threads_do_not_share_the_size_of_a_cache():
     real = fast.step._step
     fast.step._step = lambda sizes, *rest: (seen.append(sizes._obj), real(sizes, *rest))
     for slots in (8, 16):  # a thread in the first call would read what the second one wrote
-        fast.step(fast.embed.weight[0].detach(), 2, KVCache(fast.config, 1, slots))
+        one_step(fast, 2, KVCache(fast.config, 1, slots))
     assert [sizes.slots for sizes in seen] == [8, 16]
 
 
@@ -163,7 +223,6 @@ def test_a_cache_of_another_kind_is_left_to_the_model():
     step = compiled(network()).step
     config = network().config
     assert step.fits(KVCache(config, 1, 8))
-    assert not step.fits(KVCache(config, 2, 8))
     assert not step.fits(KVCache(config, 1, 8, dtype=torch.bfloat16))
     for other in ({"n_kv_head": 3}, {"head_dim": 8}, {"n_layer": 2}):
         assert not step.fits(KVCache(replace(config, **other), 1, 8))
@@ -175,15 +234,14 @@ def test_a_cache_of_another_kind_is_left_to_the_model():
 def test_a_position_behind_the_cache_is_refused():
     fast = compiled(network())
     with pytest.raises(IndexError, match="position 8 is outside the cache of 8 slots"):
-        fast.step(fast.embed.weight[0].detach(), 8, KVCache(fast.config, 1, 8))
+        one_step(fast, 8, KVCache(fast.config, 1, 8))
 
 
 def test_weights_that_are_not_a_number_stay_visible():
     gpt = network()
     gpt.blocks[1].mlp.up_proj.weight.data[3, 4] = torch.nan
     fast = compiled(gpt)
-    logits_V = fast.step(gpt.embed.weight[0].detach(), 0, KVCache(gpt.config, 1, 8))
-    assert logits_V.isnan().all()
+    assert one_step(fast, 0, KVCache(gpt.config, 1, 8)).isnan().all()
 
 
 class Own(GroupedQueryAttention):

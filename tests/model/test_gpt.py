@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_llm.model.attention import Attention
+from lit_llm.model.attention import Attention, GroupedQueryAttention
 from lit_llm.model.cache import KVCache
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
@@ -65,6 +65,41 @@ def test_cached_equals_uncached(gpt, tokens):
         new = gpt(tokens.gather(1, at), Layout.cached(at, 13), cache)[:, 0]
         expected = full[torch.arange(B), at[:, 0]]
         torch.testing.assert_close(new, expected, rtol=0, atol=1e-5)
+
+
+class Forgetful(GroupedQueryAttention):
+    """Cannot write keys and values alone."""
+
+    def remember(self, x_BTD, rope, layout, cache):
+        return False
+
+
+@pytest.mark.parametrize("attention", [GroupedQueryAttention, Forgetful])
+@torch.no_grad()
+def test_one_result_of_each_row_is_that_of_the_whole_and_the_cache_too(tokens, attention):
+    gpt = build(attention=attention)
+    positions_B = torch.tensor([10, 4])
+    layout = Layout.prefill(torch.arange(T).expand(B, T), 13)
+    cache, other = KVCache(gpt.config, B, 13), KVCache(gpt.config, B, 13)
+    whole_BTV = gpt(tokens, layout, cache)
+    some_B1V = gpt(tokens, layout, other, only_B=positions_B)
+    assert some_B1V.shape == (B, 1, V)
+    expected_BV = whole_BTV[torch.arange(B), positions_B]
+    torch.testing.assert_close(some_B1V[:, 0], expected_BV, rtol=0, atol=1e-5)
+    for ours, theirs in zip(other.layers, cache.layers, strict=True):
+        torch.testing.assert_close(ours.k_BKSE, theirs.k_BKSE)
+        torch.testing.assert_close(ours.v_BKSE, theirs.v_BKSE)
+
+
+@torch.no_grad()
+def test_of_one_result_the_last_block_computes_no_other(gpt, tokens):
+    lengths = []
+    handle = gpt.blocks[-1].mlp.register_forward_hook(lambda *io: lengths.append(io[-1].size(1)))
+    cache = KVCache(gpt.config, B, 13)
+    layout = Layout.prefill(torch.arange(T).expand(B, T), 13)
+    gpt(tokens, layout, cache, only_B=torch.tensor([3, 4]))
+    handle.remove()
+    assert lengths == [1]
 
 
 PACKED = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, -1]])

@@ -118,3 +118,19 @@ def test_a_user_without_a_name_has_a_folder(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setattr(native.getpass, "getuser", nameless)
     assert str(cache_folder()) == default_cache_dir()
+
+
+def test_a_library_without_tiles_is_not_asked_for_them(source, folder):
+    assert native.tiles_of(None) is None
+    assert native.tiles_of(compiled_library(source)) is None
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_library_with_tiles_asks_the_system(source, folder, allowed):
+    source.write_text(f'extern "C" int may_use_tiles() {{ return {allowed}; }}')
+    assert native.tiles_of(compiled_library(source)) is bool(allowed)
+
+
+def test_a_header_may_be_included(source, folder):
+    source.write_text('#include "numbers.h"\nextern "C" int two() { return int(wide(2.5f)); }')
+    assert compiled_library(source).two() == 2

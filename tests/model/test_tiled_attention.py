@@ -9,7 +9,7 @@ from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import Block
 from lit_llm.model.layout import Layout
 from lit_llm.model.rope import rope_table
-from lit_llm.model.tiled_attention import attend, can_attend
+from lit_llm.model.tiled_attention import PROMPT, attend, can_attend
 
 needs_tiles = pytest.mark.skipif(
     not tiled_attention.CPU_IS_SUITED, reason="this CPU has no AMX, without which nothing is used"
@@ -56,9 +56,23 @@ def test_gradients_are_as_near_to_float32_as_pytorchs_own(shape, size):
 
 
 @needs_tiles
-def test_forward_it_is_pytorchs():
-    q, k, v, _ = inputs(2, 3, 37, 32)
-    assert torch.equal(attend(q, k, v), pytorchs(q, k, v))
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1.0, 6.0])
+def test_it_is_as_near_to_float32_as_pytorchs_own(shape, size):
+    q, k, v, _ = inputs(*shape, size)
+    exact = by_hand(*(x.double() for x in (q, k, v)))
+    found, peer = attend(q, k, v), pytorchs(q, k, v)
+    assert (found - exact).norm() <= 1.1 * (peer - exact).norm()
+
+
+@needs_tiles
+def test_no_query_sees_the_future():
+    q, k, v, _ = inputs(1, 2, 150, 32)
+    before = attend(q, k, v)
+    k[:, :, 70:], v[:, :, 70:] = 7.0, -7.0
+    after = attend(q, k, v)
+    assert torch.equal(before[:, :, :70], after[:, :, :70])
+    assert not torch.equal(before[:, :, 70:], after[:, :, 70:])
 
 
 @needs_tiles
@@ -118,8 +132,9 @@ def test_it_is_for_heads_that_fill_tiles_in_bfloat16(monkeypatch, q, taken):
     monkeypatch.setattr(tiled_attention, "CPU_IS_SUITED", True)
     monkeypatch.setattr(tiled_attention, "library", lambda: object())
     assert can_attend(q) is taken
-    with torch.no_grad():
+    with torch.no_grad():  # of a prompt, if it is long
         assert not can_attend(q)
+        assert can_attend(q.expand(1, 1, PROMPT, -1)) is taken
     monkeypatch.setattr(tiled_attention, "CPU_IS_SUITED", False)
     assert not can_attend(q)
 
