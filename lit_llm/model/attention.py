@@ -57,7 +57,7 @@ class Attention(nn.Module, ABC):
         """Do of `forward` no more than to write keys and values into the cache.
 
         Returns:
-            Whether this attention can; without it, reading a prompt costs a block more.
+            Whether it has; else reading a prompt computes the whole last block for nothing.
         """
         return False
 
@@ -120,6 +120,10 @@ class GroupedQueryAttention(Attention):
         return self.o_proj(out_BHTE.transpose(1, 2).flatten(-2))
 
     def remember(self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache) -> bool:
+        # Whoever overrides `forward`, or hooks it, may change x before keys are made of it.
+        own = type(self).forward is GroupedQueryAttention.forward and "forward" not in vars(self)
+        if not own or self._forward_pre_hooks:
+            return False
         self._keys_and_values(x_BTD, rope, layout, cache)
         return True
 

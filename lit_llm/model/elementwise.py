@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_llm.model.native import compiled_library
+from lit_llm.model.native import compiled_library, operator
 
 # None where no compiler makes a library of it.
 library = partial(compiled_library, Path(__file__).with_name("elementwise.cpp"))
@@ -41,9 +41,7 @@ def can_compute(x: Tensor) -> bool:
     )
 
 
-# Operators, so that whoever looks at operations sees these (a plan, a profile).
-@torch.library.custom_op("lit_llm::norm", mutates_args=())
-def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """RMSNorm over the last dimension.
 
     Returns:
@@ -56,8 +54,7 @@ def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Ten
     return out, inverse
 
 
-@torch.library.custom_op("lit_llm::norm_backward", mutates_args=())
-def norm_backward(
+def _norm_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and weight."""
@@ -69,8 +66,7 @@ def norm_backward(
     return of_x, sums.sum(0).type_as(weight)
 
 
-@torch.library.custom_op("lit_llm::turn", mutates_args=())
-def turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor, back: bool) -> Tensor:
+def _turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor, back: bool) -> Tensor:
     """Rotate the halves of each head; the result is contiguous."""
     x_BHTE = x_BHTE if x_BHTE.stride(-1) == 1 else x_BHTE.contiguous()
     cos_B1TE, sin_B1TE = cos_B1TE.contiguous(), sin_B1TE.contiguous()
@@ -90,8 +86,7 @@ def turn(x_BHTE: Tensor, cos_B1TE: Tensor, sin_B1TE: Tensor, back: bool) -> Tens
     return out_BHTE
 
 
-@torch.library.custom_op("lit_llm::gate", mutates_args=())
-def gate(of: Tensor, up: Tensor) -> Tensor:
+def _gate(of: Tensor, up: Tensor) -> Tensor:
     """The product of silu(of) and up."""
     of, up = of.contiguous(), up.contiguous()
     out = torch.empty_like(of)
@@ -99,8 +94,7 @@ def gate(of: Tensor, up: Tensor) -> Tensor:
     return out
 
 
-@torch.library.custom_op("lit_llm::gate_backward", mutates_args=())
-def gate_backward(gradient: Tensor, of: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+def _gate_backward(gradient: Tensor, of: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `of` and `up`."""
     gradient, of, up = gradient.contiguous(), of.contiguous(), up.contiguous()
     of_gate, of_up = torch.empty_like(of), torch.empty_like(up)
@@ -119,11 +113,23 @@ def _empty_turned(x_BHTE: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(x_BHTE, memory_format=torch.contiguous_format)
 
 
-norm.register_fake(_empty_norm)
-norm_backward.register_fake(lambda g, x, w, i: (torch.empty_like(x), torch.empty_like(w)))
-turn.register_fake(_empty_turned)
-gate.register_fake(lambda of, up: torch.empty_like(of))
-gate_backward.register_fake(lambda g, of, up: (torch.empty_like(of), torch.empty_like(up)))
+norm = operator(
+    "norm(Tensor x, Tensor weight, float eps, ScalarType dtype) -> (Tensor, Tensor)",
+    _norm,
+    _empty_norm,
+)
+norm_backward = operator(
+    "norm_backward(Tensor gradient, Tensor x, Tensor weight, Tensor inverse) -> (Tensor, Tensor)",
+    _norm_backward,
+    lambda gradient, x, weight, inverse: (torch.empty_like(x), torch.empty_like(weight)),
+)
+turn = operator("turn(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor", _turn, _empty_turned)
+gate = operator("gate(Tensor of, Tensor up) -> Tensor", _gate, lambda of, up: torch.empty_like(of))
+gate_backward = operator(
+    "gate_backward(Tensor gradient, Tensor of, Tensor up) -> (Tensor, Tensor)",
+    _gate_backward,
+    lambda gradient, of, up: (torch.empty_like(of), torch.empty_like(up)),
+)
 
 
 def _rows(x: Tensor) -> tuple[Any, Any]:

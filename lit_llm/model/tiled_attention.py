@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lit_llm.model.native import compiled_library, tiles_of
+from lit_llm.model.native import compiled_library, operator, tiles_of
 
 SOURCE = Path(__file__).with_name("tiled_attention.cpp")
 CHANNELS = 32  # of a head: a multiple of these
@@ -42,10 +42,20 @@ def can_attend(q_BHTE: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
+_there: bool | None = None  # not asked yet
+
+
 def is_there() -> bool:
-    """Whether a compiler has made the library, and the system lets it use the tiles."""
-    return library() is not None
+    """Whether a compiler has made the library, and the system lets it use the tiles.
+
+    torch.compile can read the answer and not find it: ask before a block is compiled.
+    """
+    global _there
+    if _there is None:
+        if torch.compiler.is_compiling():
+            return False
+        _there = library() is not None
+    return _there
 
 
 @cache
@@ -70,12 +80,11 @@ class _TiledAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _gradients(gradient_BHTE, *ctx.saved_tensors)
+        gradients: tuple[Tensor, Tensor, Tensor] = _gradients(gradient_BHTE, *ctx.saved_tensors)
+        return gradients
 
 
-# Operators, which torch.compile takes as they are.
-@torch.library.custom_op("lit_llm::tiled_attention", mutates_args=())
-def _attention(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> tuple[Tensor, Tensor]:
     """The heads' outputs, and the logarithms of the rows' sums of exponentials."""
     given = [_rows(x) for x in (q_BHTE, k_BHTE, v_BHTE)]
     out_BHTE, lse_BHT = _empty_attention(q_BHTE)
@@ -85,8 +94,7 @@ def _attention(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> tuple[Tensor, 
     return out_BHTE, lse_BHT
 
 
-@torch.library.custom_op("lit_llm::tiled_attention_backward", mutates_args=())
-def _gradients(
+def _backward(
     gradient_BHTE: Tensor,
     q_BHTE: Tensor,
     k_BHTE: Tensor,
@@ -111,14 +119,21 @@ def _empty_gradients(q_BHTE: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Ten
     return _empty(q_BHTE), _empty(q_BHTE), _empty(q_BHTE)
 
 
-_attention.register_fake(_empty_attention)
-_gradients.register_fake(_empty_gradients)
-
-
 def _empty(q_BHTE: Tensor) -> Tensor:
     """In the order of the residual stream, to which heads and their gradients go next."""
     B, H, T, E = q_BHTE.shape
     return q_BHTE.new_empty(B, T, H, E).transpose(1, 2)
+
+
+_attention = operator(
+    "tiled_attention(Tensor q, Tensor k, Tensor v) -> (Tensor, Tensor)", _forward, _empty_attention
+)
+_gradients = operator(
+    "tiled_attention_backward(Tensor gradient, Tensor q, Tensor k, Tensor v, Tensor out,"
+    " Tensor lse) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _empty_gradients,
+)
 
 
 def _library() -> ctypes.CDLL:

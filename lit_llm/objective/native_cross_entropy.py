@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lit_llm.data.batch import IGNORE
-from lit_llm.model.native import compiled_library
+from lit_llm.model.native import compiled_library, operator
 
 # None where no compiler makes a library of it.
 library = partial(compiled_library, Path(__file__).with_name("cross_entropy.cpp"))
@@ -58,17 +58,14 @@ class NativeCrossEntropy(torch.autograd.Function):
         return logits_NV, None, None
 
 
-# Operators, so that whoever looks at operations sees these (a plan, a profile).
-@torch.library.custom_op("lit_llm::log_sums", mutates_args=())
-def _log_sums(logits_NV: Tensor, vocab_size: int) -> Tensor:
+def _log_sums_on_cpu(logits_NV: Tensor, vocab_size: int) -> Tensor:
     """The logarithm of each row's sum of exponentials, float32."""
     lse_N = torch.empty(len(logits_NV))
     _call("log_sums", logits_NV, vocab_size, _address(lse_N))
     return lse_N
 
 
-@torch.library.custom_op("lit_llm::to_gradient", mutates_args=("logits_NV",))
-def _to_gradient(
+def _to_gradient_on_cpu(
     logits_NV: Tensor,
     vocab_size: int,
     lse_N: Tensor,
@@ -81,14 +78,17 @@ def _to_gradient(
     _call("to_gradient", logits_NV, vocab_size, *rows, c_float(factor))
 
 
-@_log_sums.register_fake
-def _(logits_NV: Tensor, vocab_size: int) -> Tensor:
-    return logits_NV.new_empty(len(logits_NV), dtype=torch.float32)
-
-
-@_to_gradient.register_fake
-def _(logits_NV: Tensor, *rest: Any) -> None:
-    return None
+_log_sums = operator(
+    "log_sums(Tensor logits, int vocab_size) -> Tensor",
+    _log_sums_on_cpu,
+    lambda logits_NV, vocab_size: logits_NV.new_empty(len(logits_NV), dtype=torch.float32),
+)
+_to_gradient = operator(
+    "to_gradient(Tensor(a!) logits, int vocab_size, Tensor lse, Tensor target, Tensor counts,"
+    " float factor) -> ()",
+    _to_gradient_on_cpu,
+    lambda *arguments: None,
+)
 
 
 def _call(name: str, logits_NV: Tensor, vocab_size: int, *arguments: Any) -> None:

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.utils.checkpoint import checkpoint
 
+from lit_llm.model import tiled_attention
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.training.divisible import check_divisible
@@ -89,6 +90,8 @@ def compile_blocks(gpt: GPT) -> None:
     `forward` and not the module: torch.compile(block) would rename every parameter, and
     block.compile() would trace FSDP2's hooks.
     """
+    if tiled_attention.CPU_IS_SUITED:
+        tiled_attention.is_there()  # compiles its library, which torch.compile could not
     for block in gpt.blocks:
         block.forward = torch.compile(block.forward)
 

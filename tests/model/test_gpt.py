@@ -74,7 +74,20 @@ class Forgetful(GroupedQueryAttention):
         return False
 
 
-@pytest.mark.parametrize("attention", [GroupedQueryAttention, Forgetful])
+class Changed(GroupedQueryAttention):
+    """Makes keys of something else; what it inherits must not be mistaken for its own."""
+
+    def forward(self, x_BTD, rope, layout, cache):
+        return super().forward(x_BTD * torch.linspace(0.5, 2, x_BTD.size(-1)), rope, layout, cache)
+
+
+def hooked(config, layer):
+    attention = GroupedQueryAttention(config, layer)
+    attention.register_forward_pre_hook(lambda module, args: (args[0] * 2, *args[1:]))
+    return attention
+
+
+@pytest.mark.parametrize("attention", [GroupedQueryAttention, Forgetful, Changed, hooked])
 @torch.no_grad()
 def test_one_result_of_each_row_is_that_of_the_whole_and_the_cache_too(tokens, attention):
     gpt = build(attention=attention)

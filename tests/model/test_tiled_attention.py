@@ -130,7 +130,7 @@ def test_a_second_derivative_is_refused():
 )
 def test_it_is_for_heads_that_fill_tiles_in_bfloat16(monkeypatch, q, taken):
     monkeypatch.setattr(tiled_attention, "CPU_IS_SUITED", True)
-    monkeypatch.setattr(tiled_attention, "library", lambda: object())
+    monkeypatch.setattr(tiled_attention, "_there", True)
     assert can_attend(q) is taken
     with torch.no_grad():  # of a prompt, if it is long
         assert not can_attend(q)
@@ -143,11 +143,23 @@ def test_without_a_library_it_is_not_used(monkeypatch):
     monkeypatch.setattr(tiled_attention, "CPU_IS_SUITED", True)
     monkeypatch.setattr(tiled_attention, "compiled_library", lambda source: None)
     monkeypatch.setattr(tiled_attention, "library", tiled_attention.library.__wrapped__)
+    monkeypatch.setattr(tiled_attention, "_there", None)
     assert not can_attend(torch.ones(1, 1, 1, 64, dtype=torch.bfloat16))
+    assert tiled_attention._there is False
+
+
+def test_while_torch_compiles_the_library_is_not_looked_for(monkeypatch):
+    monkeypatch.setattr(tiled_attention, "_there", None)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(tiled_attention, "library", lambda: pytest.fail("looked for"))
+    assert not tiled_attention.is_there()
+    monkeypatch.setattr(tiled_attention, "_there", True)
+    assert tiled_attention.is_there()
 
 
 @pytest.fixture
 def block() -> Block:
+    tiled_attention.is_there()
     torch.manual_seed(0)
     return Block(GPTConfig(d_model=128, n_head=4, n_kv_head=2, n_layer=1), layer=0)
 
