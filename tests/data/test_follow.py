@@ -94,6 +94,9 @@ def errors(tmp_path):
 
 
 def test_a_worker_prints_its_stacks_when_asked(errors, worker):
-    os.kill(worker, DUMP_SIGNAL)
-    wait_for(lambda: "in __getitem__" in errors.read_text())
+    def printed() -> bool:
+        os.kill(worker, DUMP_SIGNAL)  # again, for the worker may not have begun its item
+        return "in __getitem__" in errors.read_text()
+
+    wait_for(printed)
     assert alive(worker)
