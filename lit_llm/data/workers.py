@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 J = TypeVar("J")
 R = TypeVar("R")
 
-ALONE_SECONDS = 0.3  # a process takes about as long to start: small work is done before that
+ALONE_SECONDS = 0.1  # of a stage, before others are started: small work is done by then
 
 
 class Workers:
@@ -38,6 +38,7 @@ class Workers:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.count = (cores or 1) if count is None else count
         self._pool: ProcessPoolExecutor | None = None
+        self._started: Future[int] | None = None
         self._bar = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(),
@@ -76,8 +77,7 @@ class Workers:
         task = self._bar.add_task(title, total=len(jobs))
         start = time.monotonic()
         for done, job in enumerate(jobs):
-            quick = self._pool is None and time.monotonic() - start < ALONE_SECONDS
-            if self.count > 1 and done < len(jobs) - 1 and not quick:
+            if self.count > 1 and done < len(jobs) - 1 and self._others_are_there(start):
                 for result in self._parallel(function, jobs[done:]):
                     self._bar.advance(task)
                     yield result
@@ -86,11 +86,26 @@ class Workers:
             self._bar.advance(task)
             yield result
 
-    def _parallel(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+    def _others_are_there(self, start: float) -> bool:
+        """Whether other processes can take jobs; it takes them 0.3 s or more to start.
+
+        Until then this process goes on alone: on small work it would have waited for them in vain.
+        """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.count, multiprocessing.get_context("spawn"), initializer=_follow_parent
-            )
+            if time.monotonic() - start < ALONE_SECONDS:
+                return False
+            self._start()
+        assert self._started is not None
+        return self._started.done()
+
+    def _start(self) -> None:
+        self._pool = ProcessPoolExecutor(
+            self.count, multiprocessing.get_context("spawn"), initializer=_follow_parent
+        )
+        self._started = self._pool.submit(os.getpid)
+
+    def _parallel(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+        assert self._pool is not None
         waiting: deque[Future[R | _Refusal]] = deque()
         try:
             for job in jobs:

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import time
 
 import pytest
 
@@ -13,7 +14,14 @@ from lit_llm.data.workers import Workers
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr(workers, "ALONE_SECONDS", -1)
+    """No job is done by this process."""
+
+    def wait(self, start):
+        if self._pool is None:
+            self._start()
+        return True
+
+    monkeypatch.setattr(Workers, "_others_are_there", wait)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -28,6 +36,21 @@ def test_small_work_starts_no_process():
     with Workers(2, progress=False) as pool:
         assert list(pool.map("roots", math.isqrt, [4, 9, 16])) == [2, 3, 4]
         assert pool._pool is None
+
+
+def test_while_others_start_this_process_goes_on(monkeypatch):
+    monkeypatch.setattr(workers, "ALONE_SECONDS", -1)
+    with Workers(2, progress=False) as pool:
+        results = pool.map("who", who, range(10**6))
+        assert next(results) == os.getpid()
+        others = {next(result for result in results if result != os.getpid())}
+        others |= {next(results) for _ in range(50)}
+        assert os.getpid() not in others
+
+
+def who(job: int) -> int:
+    time.sleep(0.001)
+    return os.getpid()
 
 
 def test_an_error_of_a_job_reaches_the_caller(at_once):
