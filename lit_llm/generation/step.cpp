@@ -13,6 +13,7 @@
 #endif
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "numbers.h"
@@ -283,17 +284,12 @@ static void attend(const Sizes& s, const Layer& layer, Cache cache, const float*
         sum_of_all += weights[t];
     }
     for (float& weight : weights) weight /= sum_of_all;
-    int64_t i = 0;
-    for (; i + LANES <= E; i += LANES) {  // a part of the channels of all slots, in one register
-        Lanes sum = {};
-        for (int64_t t = 0; t <= position; ++t)
-            sum += weights[t] * load(at(values, new_v, t) + i);
-        std::memcpy(out + i, &sum, sizeof sum);
-    }
-    for (; i < E; ++i) {
-        out[i] = 0;
-        for (int64_t t = 0; t <= position; ++t)
-            out[i] += weights[t] * wide(at(values, new_v, t)[i]);
+    std::fill(out, out + E, 0.0f);
+    for (int64_t t = 0; t <= position; ++t) {
+        const C* value = at(values, new_v, t);
+        const float weight = weights[t];
+#pragma omp simd
+        for (int64_t i = 0; i < E; ++i) out[i] += weight * wide(value[i]);
     }
     if (head % group == 0) {
         std::copy(new_k.begin(), new_k.end(), keys + position * E);
@@ -320,11 +316,14 @@ static void step(const Sizes& s, const Layer* layers, const Head& head, const Ca
         const TileConfig config;
         _tile_loadconfig(&config);
 #endif
+        auto mine = [&](int64_t rows) {  // of a matrix: whole tiles
+            const int64_t tiles = (rows + SHARE - 1) / SHARE;
+            return std::make_pair(std::min(rows, tiles * me / all * SHARE),
+                                  std::min(rows, tiles * (me + 1) / all * SHARE));
+        };
         auto share = [&](Matrix m, const Inputs& inputs, int64_t rows, float* out,
                          int64_t apart, bool add = false) {
-            const int64_t whole = (rows + SHARE - 1) / SHARE;  // a thread has whole tiles of rows
-            const int64_t first = std::min(rows, whole * me / all * SHARE);
-            const int64_t last = std::min(rows, whole * (me + 1) / all * SHARE);
+            const auto [first, last] = mine(rows);
             inputs.multiply(m, first, last, out, apart, add);
         };
         auto norm = [&](const void* weight) {
@@ -350,9 +349,12 @@ static void step(const Sizes& s, const Layer* layers, const Head& head, const Ca
             const Inputs of_mlp(h.data(), D, R);
             share(layer.gate, of_mlp, F, gate.data(), F);
             share(layer.up, of_mlp, F, up.data(), F);
+            const auto [first, last] = mine(F);
+            for (int64_t r = 0; r < R; ++r)  // silu(gate) * up, of the columns of this thread
+#pragma omp simd
+                for (int64_t i = r * F + first; i < r * F + last; ++i)
+                    up[i] *= gate[i] * sigmoid(gate[i]);
 #pragma omp barrier
-#pragma omp for simd schedule(static)
-            for (int64_t i = 0; i < R * F; ++i) up[i] *= gate[i] * sigmoid(gate[i]);
             share(layer.down, Inputs(up.data(), F, R), D, x, D, true);
 #pragma omp barrier
         }
