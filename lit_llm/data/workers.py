@@ -24,6 +24,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 ALONE_SECONDS = 0.1  # of a stage, before others are started: small work is done by then
+START_SECONDS = 0.3  # that others take to start, at least
 
 
 class Workers:
@@ -75,28 +76,34 @@ class Workers:
         if not jobs:
             return
         task = self._bar.add_task(title, total=len(jobs))
-        start = time.monotonic()
+        start, took = time.monotonic(), 0.0
         for done, job in enumerate(jobs):
-            if self.count > 1 and done < len(jobs) - 1 and self._others_are_there(start):
+            if self.count > 1 and done < len(jobs) - 1 and self._others_take(start, took):
                 for result in self._parallel(function, jobs[done:]):
                     self._bar.advance(task)
                     yield result
                 return
+            before = time.monotonic()
             result = function(job)
+            took = time.monotonic() - before
             self._bar.advance(task)
             yield result
 
-    def _others_are_there(self, start: float) -> bool:
-        """Whether other processes can take jobs; it takes them 0.3 s or more to start.
+    def _others_take(self, start: float, took: float) -> bool:
+        """Whether other processes take the next jobs; they are started when it seems worth it.
 
-        Until then this process goes on alone: on small work it would have waited for them in vain.
+        Until they are there this process goes on alone, if it can do a job in that time.
+
+        Args:
+            start: when this stage began
+            took: seconds of its last job
         """
         if self._pool is None:
             if time.monotonic() - start < ALONE_SECONDS:
                 return False
             self._start()
         assert self._started is not None
-        return self._started.done()
+        return took > START_SECONDS or self._started.done()
 
     def _start(self) -> None:
         self._pool = ProcessPoolExecutor(

@@ -16,12 +16,12 @@ from lit_llm.data.workers import Workers
 def at_once(monkeypatch):
     """No job is done by this process."""
 
-    def wait(self, start):
+    def wait(self, start, took):
         if self._pool is None:
             self._start()
         return True
 
-    monkeypatch.setattr(Workers, "_others_are_there", wait)
+    monkeypatch.setattr(Workers, "_others_take", wait)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -50,6 +50,19 @@ def test_while_others_start_this_process_goes_on(monkeypatch):
 
 def who(job: int) -> int:
     time.sleep(0.001)
+    return os.getpid()
+
+
+def test_long_jobs_are_left_to_others_as_soon_as_one_was_long(monkeypatch):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.0)
+    with Workers(2, progress=False) as pool:
+        results = list(pool.map("who", who_takes_long, range(4)))
+    assert results[0] == os.getpid()
+    assert os.getpid() not in results[1:]
+
+
+def who_takes_long(job: int) -> int:
+    time.sleep(workers.ALONE_SECONDS + 0.05)
     return os.getpid()
 
 
