@@ -106,7 +106,7 @@ class NativeStep:
         sizes = _Sizes.from_buffer_copy(self._sizes)  # another thread has another cache
         sizes.slots, sizes.rows, sizes.threads = cache.slots, rows, torch.get_num_threads()
         x_BD = x_BD.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        logits_BV = torch.empty(len(x_BD), sizes.vocab_size)
+        logits_BV = torch.empty(len(x_BD), sizes.vocab_size, dtype=torch.float32)
         cos_BE, sin_BE = (table_SE[positions_B] for table_SE in self._rope)
         tensors = (cos_BE, sin_BE, positions_B, x_BD, logits_BV)
         addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)

@@ -60,7 +60,8 @@ def _norm_backward(
     """Gradients of x and weight."""
     gradient, x, weight = gradient.contiguous(), x.contiguous(), weight.contiguous()
     N, D = x.numel() // x.size(-1), x.size(-1)
-    sums, of_x = torch.empty(-(-N // ROWS), D), torch.empty_like(x)
+    sums = torch.empty(-(-N // ROWS), D, dtype=torch.float32)  # whatever the default is
+    of_x = torch.empty_like(x)
     name = "norm_backward_" + NORMS[x.dtype, weight.dtype, gradient.dtype]
     _call(name, gradient, x, weight, inverse, *_rows(x), of_x, sums)
     return of_x, sums.sum(0).type_as(weight)

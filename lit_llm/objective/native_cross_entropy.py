@@ -60,7 +60,7 @@ class NativeCrossEntropy(torch.autograd.Function):
 
 def _log_sums_on_cpu(logits_NV: Tensor, vocab_size: int) -> Tensor:
     """The logarithm of each row's sum of exponentials, float32."""
-    lse_N = torch.empty(len(logits_NV))
+    lse_N = torch.empty(len(logits_NV), dtype=torch.float32)  # whatever the default is
     _call("log_sums", logits_NV, vocab_size, _address(lse_N))
     return lse_N
 

@@ -124,3 +124,16 @@ def test_it_takes_what_is_large_on_a_cpu_and_not_compiled(monkeypatch):
     monkeypatch.setattr(elementwise, "library", lambda: None)
     monkeypatch.setattr(elementwise, "LEAST", 1)
     assert not elementwise.can_compute(x)
+
+
+def test_the_default_dtype_decides_nothing():
+    x, weight = draw(200, 33, dtype=torch.bfloat16), draw(33, dtype=torch.bfloat16, seed=2)
+    found = []
+    for default in (torch.float32, torch.bfloat16):  # the latter in a Trainer in bf16-true
+        torch.set_default_dtype(default)
+        try:
+            out, inverse = elementwise.norm(x, weight, 1e-5, torch.bfloat16)
+            found.append((out, inverse, *elementwise.norm_backward(out, x, weight, inverse)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -126,3 +126,14 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         first.sum().backward()
+
+
+def test_the_default_dtype_decides_nothing():
+    inputs = case(torch.bfloat16)
+    expected = loss_and_gradient(*inputs)
+    torch.set_default_dtype(torch.bfloat16)  # as a Trainer in bf16-true has it
+    try:
+        found = loss_and_gradient(*inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
