@@ -100,22 +100,16 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache else None
             if only_B is not None and cache and layer == len(self.blocks) - 1:
-                x_BTD, rope, layout = self._only(only_B, cast(Block, block), x_BTD, layout, cache)
+                last = cast(Block, block)
+                if last.remember(x_BTD, rope, layout, cache.layers[layer]):
+                    x_BTD = x_BTD.take_along_dim(only_B[:, None, None], dim=1)
+                    layout = Layout.cached(only_B[:, None], cache.slots)
+                    rope = self._rope(layout)
             x_BTD = block(x_BTD, rope, layout, layer_cache)
         if only_B is not None and x_BTD.size(1) > 1:
             x_BTD = x_BTD.take_along_dim(only_B[:, None, None], dim=1)
         hidden_BTD = self.norm(x_BTD)
         return head(hidden_BTD, self.project) if head else self.project(hidden_BTD)
-
-    def _only(
-        self, only_B: Tensor, last: Block, x_BTD: Tensor, layout: Layout, cache: KVCache
-    ) -> tuple[Tensor, Rope, Layout]:
-        """What the last block has to compute, once it remembers the others if it can."""
-        rope = self._rope(layout)
-        if not last.remember(x_BTD, rope, layout, cache.layers[-1]):
-            return x_BTD, rope, layout
-        layout = Layout.cached(only_B[:, None], cache.slots)
-        return x_BTD.take_along_dim(only_B[:, None, None], dim=1), self._rope(layout), layout
 
     def _rope(self, layout: Layout) -> Rope:
         positions_BT = layout.positions_BT

@@ -149,6 +149,25 @@ struct Memory {  // of one thread, handed out from one block
     }
 };
 
+// Calls `work` with each head's number, its sequence and its place there, and what `lay_out` has made
+// of the memory of the thread that runs it.
+template <class LayOut, class Work>
+static void each_head(const Sizes& s, LayOut lay_out, Work work) {
+    Memory nothing{nullptr};
+    lay_out(s, nothing);
+#pragma omp parallel num_threads(s.threads)
+    {
+        Memory memory{(char*)std::aligned_alloc(64, nothing.used)};
+        auto a = lay_out(s, memory);
+        const TileConfig config;
+        _tile_loadconfig(&config);
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < s.B * s.H; ++n) work(a, n, n / s.H, n % s.H);
+        _tile_release();
+        std::free(memory.data);
+    }
+}
+
 // -- forward -------------------------------------------------------------------------------------
 
 struct Forward {  // 32 queries at a time; a row to each of them
@@ -229,36 +248,23 @@ static Forward lay_out_forward(const Sizes& s, Memory& memory) {
 extern "C" void causal_attention_forward(const Sizes* sizes, const View* q, const View* k,
                                          const View* v, const View* out, float* lse) {
     const Sizes s = *sizes;
-    Memory nothing{nullptr};
-    lay_out_forward(s, nothing);
-#pragma omp parallel num_threads(s.threads)
-    {
-        Memory memory{(char*)std::aligned_alloc(64, nothing.used)};
-        Forward a = lay_out_forward(s, memory);
-        const TileConfig config;
-        _tile_loadconfig(&config);
-#pragma omp for schedule(dynamic)
-        for (int64_t n = 0; n < s.B * s.H; ++n) {
-            const int64_t b = n / s.H, h = n % s.H;
-            copy_rows(q->at(b, h), q->row, s.T, a.tokens, s.E, a.q);
-            copy_rows(k->at(b, h), k->row, s.T, a.tokens, s.E, a.rows);
-            pair_channels(a.rows, a.tokens, s.E, a.k_channels);
-            copy_rows(v->at(b, h), v->row, s.T, a.tokens, s.E, a.rows);
-            pair_tokens(a.rows, a.tokens, s.E, a.v_tokens);
-            for (int64_t query = 0; query < s.T; query += WIDE) {
-                float sum[WIDE], most;
-                a.scores(query);
-                for (int64_t i = 0; i < WIDE; ++i) {
-                    a.exponentials(query, i, sum + i, &most);
-                    if (query + i < s.T)
-                        lse[n * s.T + query + i] = (most + std::log2(sum[i])) * 0.693147181f;
-                }
-                a.outputs(query, sum, out->at(b, h), out->row);
+    each_head(s, lay_out_forward, [&](Forward& a, int64_t n, int64_t b, int64_t h) {
+        copy_rows(q->at(b, h), q->row, s.T, a.tokens, s.E, a.q);
+        copy_rows(k->at(b, h), k->row, s.T, a.tokens, s.E, a.rows);
+        pair_channels(a.rows, a.tokens, s.E, a.k_channels);
+        copy_rows(v->at(b, h), v->row, s.T, a.tokens, s.E, a.rows);
+        pair_tokens(a.rows, a.tokens, s.E, a.v_tokens);
+        for (int64_t query = 0; query < s.T; query += WIDE) {
+            float sum[WIDE], most;
+            a.scores(query);
+            for (int64_t i = 0; i < WIDE; ++i) {
+                a.exponentials(query, i, sum + i, &most);
+                if (query + i < s.T)
+                    lse[n * s.T + query + i] = (most + std::log2(sum[i])) * 0.693147181f;
             }
+            a.outputs(query, sum, out->at(b, h), out->row);
         }
-        _tile_release();
-        std::free(memory.data);
-    }
+    });
 }
 
 // -- backward ------------------------------------------------------------------------------------
@@ -426,31 +432,18 @@ extern "C" void causal_attention_backward(const Sizes* sizes, const View* gradie
                                           const float* lse, const View* dq, const View* dk,
                                           const View* dv) {
     const Sizes s = *sizes;
-    Memory nothing{nullptr};
-    lay_out_backward(s, nothing);
-#pragma omp parallel num_threads(s.threads)
-    {
-        Memory memory{(char*)std::aligned_alloc(64, nothing.used)};
-        Backward a = lay_out_backward(s, memory);
-        const TileConfig config;
-        _tile_loadconfig(&config);
-#pragma omp for schedule(dynamic)
-        for (int64_t n = 0; n < s.B * s.H; ++n) {
-            const int64_t b = n / s.H, h = n % s.H;
-            bring_in(a, *gradient, *q, *k, *v, *out, lse + n * s.T, b, h);
-            for (int64_t key = 0; key < a.tokens; key += KEYS) {
-                for (int64_t query = key; query < a.tokens; query += WIDE) {
-                    a.scores(key, query, query < key + KEYS);
-                    a.add_to_queries(key, query);
-                }
-                a.sum_over_queries(a.p, a.g_tokens, key, dv->at(b, h), dv->row);
-                a.sum_over_queries(a.d, a.q_tokens, key, dk->at(b, h), dk->row);
+    each_head(s, lay_out_backward, [&](Backward& a, int64_t n, int64_t b, int64_t h) {
+        bring_in(a, *gradient, *q, *k, *v, *out, lse + n * s.T, b, h);
+        for (int64_t key = 0; key < a.tokens; key += KEYS) {
+            for (int64_t query = key; query < a.tokens; query += WIDE) {
+                a.scores(key, query, query < key + KEYS);
+                a.add_to_queries(key, query);
             }
-            a.write_queries(dq->at(b, h), dq->row);
+            a.sum_over_queries(a.p, a.g_tokens, key, dv->at(b, h), dv->row);
+            a.sum_over_queries(a.d, a.q_tokens, key, dk->at(b, h), dk->row);
         }
-        _tile_release();
-        std::free(memory.data);
-    }
+        a.write_queries(dq->at(b, h), dq->row);
+    });
 }
 
 #endif
