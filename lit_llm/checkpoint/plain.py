@@ -18,10 +18,13 @@ from torch import nn
 
 from lit_llm.model.attention import Attention
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.rope import RopeScaling
 from lit_llm.tokenizer.named import import_named
 
 Part = TypeVar("Part")
 _FACTORIES: dict[str, type] = {"attention": Attention, "mlp": nn.Module}  # field -> what it builds
+_LATER = {"rope_scaling": None, "sliding_window": None, "full_layers": 0, "qkv_bias": False}
+"""Fields that checkpoints of earlier versions do not have, and what those networks computed."""
 _TUPLE = "__tuple__"  # JSON has none, and a class may care: (1, 2) != [1, 2]
 
 
@@ -31,12 +34,15 @@ def gpt_to_plain(config: GPTConfig) -> dict[str, Any]:
     Raises:
         ValueError: a factory cannot be described, such as a class defined inside a function.
     """
-    return {
+    plain = {
         field.name: _factory_to_plain(getattr(config, field.name), field.name)
         if field.name in _FACTORIES
         else getattr(config, field.name)
         for field in dataclasses.fields(config)
     }
+    if config.rope_scaling is not None:
+        plain["rope_scaling"] = dataclasses.asdict(config.rope_scaling)
+    return plain
 
 
 def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
@@ -46,6 +52,7 @@ def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
         ValueError: a field is unknown or missing, or a factory's class is not there any more.
     """
     known = {field.name for field in dataclasses.fields(GPTConfig)}
+    plain = {**_LATER, **plain}
     if unknown := sorted(plain.keys() - known):
         raise ValueError(f"the model's description has unknown fields: {', '.join(unknown)}")
     if missing := sorted(known - plain.keys()):
@@ -53,7 +60,10 @@ def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
     factories = {
         name: _factory_from_plain(plain[name], name, base) for name, base in _FACTORIES.items()
     }
-    return GPTConfig(**{**plain, **factories})
+    scaling = plain["rope_scaling"]
+    if scaling is not None:
+        scaling = RopeScaling(**scaling)
+    return GPTConfig(**{**plain, **factories, "rope_scaling": scaling})
 
 
 def part_to_plain(part: object) -> dict[str, Any]:

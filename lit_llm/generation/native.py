@@ -158,6 +158,8 @@ def is_known(gpt: GPT) -> bool:
     return (
         gpt.device.type == "cpu"
         and len(blocks) == config.n_layer
+        and config.sliding_window is None
+        and not config.qkv_bias
         and all(type(block) is Block and type(block.mlp) is SwiGLU for block in blocks)
         and all(type(block.attn) is GroupedQueryAttention for block in blocks)
         and all(block.attn.head_dim == config.channels_per_head for block in blocks)

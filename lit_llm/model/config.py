@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_llm.model.attention import Attention, GroupedQueryAttention
 from lit_llm.model.mlp import SwiGLU
+from lit_llm.model.rope import RopeScaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,20 @@ class GPTConfig:
     rope_theta: float = 10_000.0
     """Base of the RoPE wavelengths."""
 
+    rope_scaling: RopeScaling | None = None
+    """Slower rotations for texts longer than a model was first trained on; null: none."""
+
+    sliding_window: int | None = None
+    """Each token sees only so many, itself included (Mistral); null: all before it."""
+
+    full_layers: int = 0
+    """With a sliding window: the first layers that see all the same."""
+
     norm_eps: float = 1e-5
     """Added to the mean square before its root, in every RMSNorm."""
+
+    qkv_bias: bool = False
+    """Add a bias to queries, keys and values, as Qwen2 does."""
 
     qk_norm: bool = False
     """Norm queries and keys per head: steadier at high learning rates."""
@@ -72,7 +85,7 @@ class GPTConfig:
         for name in ("vocab_size", "max_seq_len", "n_layer", "d_model", "n_head", "pad_vocab_to"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is no size: give 1 or more")
-        for name in ("head_dim", "d_ff"):
+        for name in ("head_dim", "d_ff", "sliding_window"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(
                     f"{name}={getattr(self, name)} is no size: give 1 or more, or null"
@@ -95,6 +108,13 @@ class GPTConfig:
         for name in ("rope_theta", "norm_eps"):
             if hasattr(self, name) and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
+        if not 0 <= self.full_layers <= self.n_layer or (
+            self.full_layers and self.sliding_window is None
+        ):
+            raise ValueError(
+                f"full_layers={self.full_layers} counts layers beside those with a sliding_window "
+                f"({self.sliding_window}): give 0 to n_layer={self.n_layer}, and a window"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is no share: give 0 <= dropout < 1")
 

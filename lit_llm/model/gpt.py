@@ -95,21 +95,29 @@ class GPT(nn.Module):
                 "data.seq_len"
             )
         layout = layout or Layout.plain(tokens_BT)
-        rope = self._rope(layout)
+        rope, layouts = self._rope(layout), self._layouts(layout, cache)
         x_BTD = self.drop(self.embed(tokens_BT))
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache else None
             if only_B is not None and cache and layer == len(self.blocks) - 1:
                 last = cast(Block, block)
-                if last.remember(x_BTD, rope, layout, cache.layers[layer]):
+                if last.remember(x_BTD, rope, layouts[layer], cache.layers[layer]):
                     x_BTD = x_BTD.take_along_dim(only_B[:, None, None], dim=1)
                     layout = Layout.cached(only_B[:, None], cache.slots)
-                    rope = self._rope(layout)
-            x_BTD = block(x_BTD, rope, layout, layer_cache)
+                    rope, layouts = self._rope(layout), self._layouts(layout, cache)
+            x_BTD = block(x_BTD, rope, layouts[layer], layer_cache)
         if only_B is not None and x_BTD.size(1) > 1:
             x_BTD = x_BTD.take_along_dim(only_B[:, None, None], dim=1)
         hidden_BTD = self.norm(x_BTD)
         return head(hidden_BTD, self.project) if head else self.project(hidden_BTD)
+
+    def _layouts(self, layout: Layout, cache: KVCache | None) -> list[Layout]:
+        """What each layer may see: all of the layout, or a window of it."""
+        n_full, window = self.config.full_layers, self.config.sliding_window
+        if window is None:
+            return [layout] * len(self.blocks)
+        near = layout.within(window, cache.slots if cache else None)
+        return [layout] * n_full + [near] * (len(self.blocks) - n_full)
 
     def _rope(self, layout: Layout) -> Rope:
         positions_BT = layout.positions_BT
@@ -129,6 +137,7 @@ class GPT(nn.Module):
             config.max_seq_len,
             config.channels_per_head,
             theta=config.rope_theta,
+            scaling=config.rope_scaling,
             device=self.device,
         )
         self.register_buffer("cos_SE", cos_SE, persistent=False)

@@ -26,8 +26,8 @@ def init_weights(
     """Fill every parameter in place.
 
     Matrices are normal with standard deviation 0.02; those that write to the residual stream are
-    divided by sqrt(2 * n_layer), so that its variance does not grow with depth (GPT-2). Vectors
-    keep what their module gave them.
+    divided by sqrt(2 * n_layer), so that its variance does not grow with depth (GPT-2). Biases of
+    projections are 0; other vectors keep what their module gave them.
 
     Args:
         model: the network
@@ -39,6 +39,8 @@ def init_weights(
         if parameter.dim() >= 2:
             std = STD / (2 * n_layer) ** 0.5 if name.endswith(RESIDUAL) else STD
             copy(parameter, initial_value(name, parameter.shape, seed, std))
+        elif name.endswith("_proj.bias"):
+            copy(parameter, torch.zeros(parameter.shape))  # nn.Linear would draw it
 
 
 def initial_value(name: str, shape: torch.Size, seed: int, std: float) -> Tensor:

@@ -69,6 +69,28 @@ class Layout:
         # The mask is made all the same: float32, dropout and other attentions read it.
         return cls(positions_BT, mask_BTS[:, None], documents=documents)
 
+    def within(self, window: int, slots: int | None = None) -> Layout:
+        """The same, but a token sees no other that is `window` or more positions away.
+
+        Args:
+            window: tokens that one sees, itself included (Beltagy et al., 2020, arXiv:2004.05150)
+            slots: of the cache, whose slot s holds the token of position s; None without a cache
+        """
+        positions_BT, mask_B1TS = self.positions_BT, self.mask_B1TS
+        slots_seen = positions_BT.size(1) if mask_B1TS is None else mask_B1TS.size(-1)
+        if slots_seen <= window:
+            return self  # no two tokens that see each other are so far apart
+        if slots is not None:
+            keys_BS = torch.arange(slots, device=positions_BT.device).expand(len(positions_BT), -1)
+        else:
+            keys_BS = positions_BT
+        distance_BTS = positions_BT[:, :, None] - keys_BS[:, None, :]
+        if mask_B1TS is None:
+            mask_B1TS = torch.ones_like(distance_BTS, dtype=torch.bool)[:, None]
+            if self.is_causal:
+                mask_B1TS = (distance_BTS >= 0)[:, None]
+        return Layout(positions_BT, mask_B1TS & (distance_BTS.abs() < window)[:, None])
+
     @classmethod
     def prefill(cls, positions_BT: Tensor, slots: int) -> Layout:
         """The first tokens of a cache, from slot 0 on: nothing came before them.

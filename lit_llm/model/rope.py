@@ -6,7 +6,9 @@ Hugging Face's Llama; Meta's own Llama weights pair channel 2i with 2i + 1 inste
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +20,64 @@ Rope = tuple[Tensor, Tensor]
 """cos_B1TE and sin_B1TE of the positions of a batch; the 1 stands for the heads."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Slower rotations: more positions fit into the angles that a model has seen in training."""
+
+    kind: Literal["linear", "llama3"] = "llama3"
+    """linear: all slower alike (Chen et al., 2023, arXiv:2306.15595); llama3: only those of long
+    wavelengths, which tell distant positions apart (Llama 3.1, 2024, arXiv:2407.21783)."""
+
+    factor: float = 8.0
+    """How many times as slow."""
+
+    low_freq_factor: float = 1.0
+    """llama3: a rotation with fewer turns than this in original_max_seq_len is slowed wholly."""
+
+    high_freq_factor: float = 4.0
+    """llama3: one with more turns than this is left as it is; between them it is blended."""
+
+    original_max_seq_len: int = 8192
+    """llama3: the context, in tokens, that the model was first trained with."""
+
+    def __post_init__(self) -> None:
+        """Reject what would divide by zero or speed rotations up."""
+        if self.kind not in ("linear", "llama3"):
+            raise ValueError(f"rope_scaling.kind={self.kind!r}: choose linear or llama3")
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"rope_scaling.factor={self.factor}: give a number of 1 or more")
+        if not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise ValueError(
+                f"rope_scaling.low_freq_factor={self.low_freq_factor} must be above 0 and below "
+                f"high_freq_factor={self.high_freq_factor}"
+            )
+        if self.original_max_seq_len < 1:
+            raise ValueError(
+                f"rope_scaling.original_max_seq_len={self.original_max_seq_len}: give 1 or more"
+            )
+
+    def apply(self, frequency: Tensor) -> Tensor:
+        """Radians per position of each channel pair, slowed."""
+        slowed = frequency / self.factor
+        if self.kind == "linear":
+            return slowed
+        wavelength = 2 * math.pi / frequency
+        low, high = self.low_freq_factor, self.high_freq_factor
+        # Rounded in this order, the table equals Hugging Face's bit for bit.
+        kept = (self.original_max_seq_len / wavelength - low) / (high - low)
+        blended = (1 - kept) * frequency / self.factor + kept * frequency
+        long = wavelength > self.original_max_seq_len / low
+        short = wavelength < self.original_max_seq_len / high
+        return torch.where(long, slowed, torch.where(short, frequency, blended))
+
+
 def rope_table(
-    positions: int, head_dim: int, *, theta: float = 10_000.0, device: torch.device | None = None
+    positions: int,
+    head_dim: int,
+    *,
+    theta: float = 10_000.0,
+    scaling: RopeScaling | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Tabulate the cosine and sine of every rotation.
 
@@ -29,6 +87,7 @@ def rope_table(
         positions: number of positions, counted from 0
         head_dim: channels of one head; even, for they turn in pairs
         theta: base of the wavelengths; larger keeps distant positions apart
+        scaling: slows rotations down; None leaves them
         device: where the tables lie
 
     Returns:
@@ -43,6 +102,8 @@ def rope_table(
     pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
     # Rounded in this order, logits equal Hugging Face's bit for bit; theta ** -x is 3e-6 off.
     frequency = 1.0 / theta ** (pair / head_dim)
+    if scaling is not None:
+        frequency = scaling.apply(frequency)
     angle = torch.outer(torch.arange(positions, dtype=torch.float32, device=device), frequency)
     angle_TE = torch.cat((angle, angle), dim=-1)
     return angle_TE.cos(), angle_TE.sin()
