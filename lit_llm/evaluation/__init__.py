@@ -7,8 +7,10 @@ records          questions from JSON Lines
 bits_per_byte    how well is a text predicted?
 multiple_choice  which of the choices is the likeliest?
 exact_match      is the generated answer the right one?
-harness          tasks of lm-evaluation-harness, by name or from a file
-harness_model    the network as lm-evaluation-harness wants it
+answers          what the model writes after prompts, many at once
+harness          tasks of lm-evaluation-harness
+harness_tasks    where those come from: by name, or from a file
+harness_model    the network as they want it
 tasks            which task is meant by an entry of --tasks
 history          evaluation.json: where it lies, and one more entry in it
 
