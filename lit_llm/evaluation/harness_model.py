@@ -102,7 +102,7 @@ class HarnessModel(TemplateLM):
             batch_size=self.subject.batch_size,
             on_progress=self.on_progress,
         )
-        return [tuple(score) for score in scores]
+        return [(score.logprob, score.greedy) for score in scores]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         alike: dict[str, list[int]] = defaultdict(list)  # of the same settings
@@ -115,16 +115,18 @@ class HarnessModel(TemplateLM):
             prompts = [
                 Prompt(self.tok_encode(requests[index].args[0])[-room:], stop) for index in indices
             ]
-            before = len(answers)
             texts = answer(
                 self.subject,
                 prompts,
                 sampling,
-                lambda done, _, before=before: self.on_progress(before + done, len(requests)),
+                self._after(len(answers), len(requests)),
                 forbidden_ids=(),
             )
             answers.update(zip(indices, texts, strict=True))
         return [answers[index] for index in range(len(requests))]
+
+    def _after(self, before: int, total: int) -> OnProgress:
+        return lambda done, _: self.on_progress(before + done, total)
 
     def _room(self, request: Instance, max_new_tokens: int) -> int:
         room = self.max_length - max_new_tokens

@@ -20,7 +20,7 @@ def history_file(checkpoint: Path) -> Path:
     In the folder of its run. A checkpoint that stands alone has a file beside it, named after it:
     in it there would be a file that its manifest does not know.
     """
-    checkpoint = checkpoint.absolute()
+    checkpoint = checkpoint.resolve()
     if any((checkpoint.parent / name).exists() for name in OF_A_RUN):
         return checkpoint.parent / FILE
     return checkpoint.with_name(f"{checkpoint.name}.{FILE}")
