@@ -76,8 +76,9 @@ def table(results: list[Result]) -> Table:
     from rich.table import Table
 
     shown = Table("task", "metric", "value", "± stderr", "of")
-    for column in shown.columns[2:]:
-        column.justify = "right"
+    for number, column in enumerate(shown.columns):
+        column.justify = "left" if number < 2 else "right"
+        column.overflow = "fold"  # the end of a path is what tells two files apart
     for result in results:
         for number, metric in enumerate(result.metrics):
             shown.add_row("" if number else result.task, metric.name, *_cells(metric))
@@ -103,7 +104,10 @@ def _progress(name: str) -> Iterator[OnProgress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         shown = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 

@@ -27,6 +27,12 @@ class HarnessTask(Task):
     def __init__(self, name: str) -> None:
         self.name = name
         self.loaded: dict[str, Any] = load_tasks(name)
+        for task_name, task in self.loaded["tasks"].items():
+            if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+                raise ValueError(
+                    f"{task_name} runs code that the model writes, or shows it pictures: evaluate "
+                    "does neither"
+                )
 
     def run(self, subject: Subject, options: Options, on_progress: OnProgress) -> list[Result]:
         from lm_eval.evaluator import evaluate

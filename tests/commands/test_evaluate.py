@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -165,3 +166,25 @@ def test_help_comes_without_importing_torch_or_lightning():
     assert done.returncode == 0, done.stderr
     assert "--ckpt_path" in done.stdout
     assert len(done.stdout.splitlines()) < 60
+
+
+def test_the_examples_of_the_documentation_work(evaluate, pretrained, folder, capsys):
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.M | re.S)
+    choices, answers = [text for language, text in blocks if language == "json"]
+    (folder / "choices.jsonl").write_text(choices)
+    (folder / "answers.jsonl").write_text(answers)
+    (folder / "quiz.jsonl").write_text(choices.replace('"answer": "river"', '"answer": 0'))
+    (task,) = [text for language, text in blocks if language == "yaml"]
+    (folder / "my_task.yaml").write_text(task)
+    tasks = "multiple_choice:choices.jsonl,exact_match:answers.jsonl,my_task.yaml"
+    finished = evaluate("--ckpt_path", pretrained, "--tasks", tasks, "--output", "out.json")
+    assert finished.code == 0, finished.err
+    results = json.loads((folder / "out.json").read_text())[0]["results"]
+    assert [result["task"] for result in results] == [*tasks.split(",")[:2], "village"]
+    assert results[1]["metrics"].keys() == {"accuracy", "accuracy/places"}
+
+    (code,) = [text for language, text in blocks if language == "python"]
+    code = code.replace("checkpoints/quickstart/pretrain", str(pretrained))
+    exec(code.replace("my.txt", "text.txt"), {})
+    assert "name='bits_per_byte'" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from lit_llm.generation import Sampling, generate
 from lit_llm.tokenizer import ChatTemplate, Message
 from tests.evaluation.letters import BOS, Letters, bigrams, random_gpt
 
-LETTERS = Letters("abcde?\n")
+LETTERS = Letters("abcde? \n")
 # After each of these letters the next one is certain: a b c, then the line ends.
 ALPHABET = {
     "": {"a": 0.9},
@@ -19,6 +19,8 @@ ALPHABET = {
     "c": {"\n": 0.9},
     "\n": {"d": 0.9},
     "d": {"d": 0.9},
+    "e": {" ": 0.9},
+    " ": {"a": 0.9},
 }
 
 
@@ -43,7 +45,7 @@ def asked(tmp_path):
 def test_a_text_is_continued_to_the_end_of_the_line(asked):
     metrics, result = asked(
         {"prompt": "e?", "answer": "abc", "kind": "whole"},
-        {"prompt": "?a", "answer": " bc ", "kind": "rest"},  # space around it does not count
+        {"prompt": "?e", "answer": "abc\n", "kind": "rest"},  # space around it does not count
         {"prompt": "?ab", "answers": ["b", "c"], "kind": "rest"},
         {"question": "?ab", "response": "ab", "kind": "rest"},
     )

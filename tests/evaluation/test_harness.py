@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from lit_llm.evaluation import harness
 from lit_llm.evaluation.base import Options
 from lit_llm.evaluation.harness import SEEDS, HarnessTask, results
 from lit_llm.evaluation.result import Metric
@@ -97,6 +98,14 @@ def test_examples_come_before_a_question(gpt, file, monkeypatch):
 def test_a_task_that_forbids_examples_stays_without(gpt, file):
     file.write_text(file.read_text() + "num_fewshot: 0\n")
     assert evaluated(gpt, file, num_fewshot=2)[0].settings["num_fewshot"] == 0
+
+
+@pytest.mark.parametrize("mark", ["UNSAFE_CODE", "MULTIMODAL"])
+def test_tasks_that_run_code_or_show_pictures_are_refused(monkeypatch, mark):
+    task = type("Task", (), {mark: True})()
+    monkeypatch.setattr(harness, "load_tasks", lambda name: {"tasks": {"odd": task}})
+    with pytest.raises(ValueError, match="odd runs code that the model writes, or shows it"):
+        HarnessTask("odd")
 
 
 def test_what_lm_eval_returns_is_read():
