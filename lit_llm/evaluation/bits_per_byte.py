@@ -45,13 +45,16 @@ class BitsPerByte(Task):
         )
         nats = [-score.logprob for score in scores]
         tokens = [len(pair.continuation) for pair in pairs]
-        sizes = [_bytes(subject, pair.continuation) for pair in pairs]
+        sizes: list[float] = [_bytes(subject, pair.continuation) for pair in pairs]
+        if options.limit is None:  # what a tokenizer that is not lossless drops has its bytes too
+            share = sum(len(text.encode()) for text in self.texts) / sum(sizes)
+            sizes = [size * share for size in sizes]
         metrics = [
             ratio("bits_per_byte", nats, sizes, scale=1 / math.log(2)),
             ratio("nats_per_token", nats, tokens),
         ]
         counts = {"documents": len(self.texts), "windows": len(pairs)}
-        counts |= {"tokens": sum(tokens), "bytes": sum(sizes)}
+        counts |= {"tokens": sum(tokens), "bytes": round(sum(sizes))}
         return [Result(self.name, metrics, counts, {"context": context, "stride": stride})]
 
 

@@ -10,8 +10,7 @@ from lit_llm.evaluation import records
 from lit_llm.evaluation.answers import Prompt, answer
 from lit_llm.evaluation.base import Options, Task
 from lit_llm.evaluation.likelihood import OnProgress
-from lit_llm.evaluation.multiple_choice import by_kind
-from lit_llm.evaluation.result import Result
+from lit_llm.evaluation.result import Result, shares
 from lit_llm.evaluation.subject import Subject
 from lit_llm.generation.sampling import Sampling
 
@@ -59,7 +58,7 @@ class ExactMatch(Task):
             reply.strip() in [right.strip() for right in asked.answers]
             for reply, asked in zip(replies, questions, strict=True)
         ]
-        metrics = by_kind("accuracy", hits, [asked.kind for asked in questions])
+        metrics = shares("accuracy", hits, [asked.kind for asked in questions])
         cut = sum(len(prompt.ids) > room for prompt in prompts)
         settings = {"chat": chat, "max_new_tokens": max_new_tokens}
         return [Result(self.name, metrics, {"questions": len(questions), "cut": cut}, settings)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lit_llm.evaluation import records
 from lit_llm.evaluation.base import Options, Task
 from lit_llm.evaluation.likelihood import OnProgress, Pair, likelihoods
-from lit_llm.evaluation.result import Metric, Result, share
+from lit_llm.evaluation.result import Result, shares
 from lit_llm.evaluation.subject import Subject
 
 
@@ -58,22 +57,13 @@ class MultipleChoice(Task):
             per_byte.append(means.index(max(means)) == question.answer)
         kinds = [question.kind for question in questions]
         metrics = [
-            *by_kind("accuracy", whole, kinds),
-            *by_kind("accuracy_per_byte", per_byte, kinds),
+            *shares("accuracy", whole, kinds),
+            *shares("accuracy_per_byte", per_byte, kinds),
         ]
         room = subject.gpt.config.max_seq_len + 1
         cut = sum(len(pair.context) + len(pair.continuation) > room for pair in pairs)
         counts = {"questions": len(questions), "choices": len(pairs), "cut": cut}
         return [Result(self.name, metrics, counts, {"chat": chat})]
-
-
-def by_kind(name: str, hits: Sequence[bool], kinds: Sequence[str | None]) -> list[Metric]:
-    """The share of right answers, of all and then of each kind, in the order they first come."""
-    metrics = [share(name, hits)]
-    for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
-        its = [hit for hit, other in zip(hits, kinds, strict=True) if other == kind]
-        metrics.append(share(f"{name}/{kind}", its))
-    return metrics
 
 
 def _pairs(subject: Subject, question: Choices, chat: bool) -> list[Pair]:

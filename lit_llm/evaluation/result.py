@@ -65,6 +65,15 @@ def share(name: str, hits: Sequence[bool]) -> Metric:
     return Metric(name, p, math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None, n)
 
 
+def shares(name: str, hits: Sequence[bool], kinds: Sequence[str | None]) -> list[Metric]:
+    """The share of right answers, of all and then of each kind, in the order they first come."""
+    metrics = [share(name, hits)]
+    for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
+        its = [hit for hit, other in zip(hits, kinds, strict=True) if other == kind]
+        metrics.append(share(f"{name}/{kind}", its))
+    return metrics
+
+
 def ratio(name: str, above: Sequence[float], below: Sequence[float], scale: float = 1.0) -> Metric:
     """The ratio of two sums over the same n parts, such as nats and bytes, times `scale`.
 

@@ -44,6 +44,22 @@ def test_bits_are_counted_by_hand_and_bytes_in_utf8(measured):
     assert counts == {"documents": 1, "windows": 1, "tokens": 5, "bytes": 6}
 
 
+class Lossy(Letters):
+    """Drops line ends."""
+
+    def encode(self, text):
+        return super().encode(text.replace("\n", ""))
+
+
+def test_bytes_that_a_tokenizer_drops_count_too(tmp_path):
+    (tmp_path / "text.txt").write_text("a\na\n\n")
+    task = BitsPerByte("it", tmp_path / "text.txt")
+    subject = Subject(bigrams(LETTERS, ODDS, 64), Lossy(LETTERS.letters), chat=False)
+    result = task.run(subject, Options(), nothing)[0]
+    assert result.metrics[0].value == pytest.approx(3 / 5, abs=1e-5)  # a|begin 1 bit, a|a 2
+    assert result.counts["bytes"] == 5
+
+
 def test_windows_change_nothing_where_only_the_last_letter_matters(measured):
     for stride in (1, 2, 3):
         metrics, counts = measured("aabéa", context=3, stride=stride)

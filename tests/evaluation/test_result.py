@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from lit_llm.evaluation.result import Metric, Result, ratio, share
+from lit_llm.evaluation.result import Metric, Result, ratio, share, shares
 
 
 def test_a_share_has_the_standard_error_of_a_mean():
@@ -40,3 +40,12 @@ def test_what_is_no_number_is_null_in_json():
         "counts": {"tokens": 4},
         "settings": {},
     }
+
+
+def test_shares_are_told_by_kind_in_the_order_in_which_kinds_come():
+    metrics = shares("acc", [True, False, True, True], ["b", "a", None, "b"])
+    assert [(metric.name, metric.value, metric.count) for metric in metrics] == [
+        ("acc", 0.75, 4),
+        ("acc/b", 1.0, 2),
+        ("acc/a", 0.0, 1),
+    ]
