@@ -28,7 +28,9 @@ EXAMPLE = "python cli.py evaluate --ckpt_path checkpoints/RUN --tasks bits_per_b
 TASKS = """a list, or with commas: bits_per_byte:FILE_OR_FOLDER; multiple_choice:FILE.jsonl;
 exact_match:FILE.jsonl; a task file of lm-evaluation-harness, my_task.yaml; one of its own tasks,
 hellaswag"""
-NO_NUMBER = {"chat": "true or false", "num_fewshot": "a whole number from 0 on"}
+ABOVE_0 = "a whole number above 0"
+WANTED = dict.fromkeys(("limit", "batch_size", "max_new_tokens", "stride"), ABOVE_0)
+WANTED |= {"chat": "true or false", "num_fewshot": "a whole number from 0 on"}
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -154,13 +156,19 @@ class _Parser(ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if unknown := re.search(r"unrecognized arguments: (\S+)", message):
+        raise ValueError(f"evaluate: {self._explained(message)}\nExample: {EXAMPLE}")
+
+    def _explained(self, message: str) -> str:
+        unknown = re.search(r"unrecognized arguments: (\S+)|Option '(\w+)' is not", message)
+        if unknown:
+            word = unknown[1] or f"--{unknown[2]}"
             flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[1].partition("=")[0], flags, 1)
+            near = difflib.get_close_matches(word.partition("=")[0], flags, 1)
             hint = f"did you mean {near[0]}?" if near else "--help lists all"
-            message = f"no such argument {unknown[1]}; {hint}"
-        elif key := re.search(r'Parser key "(\w+)":', message):
-            value = re.search(r"Given value: (.*)", message)
-            wanted = NO_NUMBER.get(key[1], "a whole number above 0")
-            message = f"--{key[1]} must be {wanted}, got {value[1] if value else 'another'}"
-        raise ValueError(f"evaluate: {message}\nExample: {EXAMPLE}")
+            return f"no such argument {word}; {hint}"
+        key = re.match(r'Parser key "(\w+)":', message)
+        if key and key[1] in WANTED:
+            given = re.search(r"Given value: (.*)|base 10: '(.*)'", message)
+            got = f", got {given[1] or given[2]}" if given else ""
+            return f"--{key[1]} must be {WANTED[key[1]]}{got}"
+        return message

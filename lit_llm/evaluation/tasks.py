@@ -53,10 +53,10 @@ def read_tasks(entries: str | Sequence[str], options: Options) -> list[Task]:
 
 def _task(name: str) -> Task:
     kind, colon, path = name.partition(":")
-    if colon and kind in KINDS:
+    if path and kind in KINDS:
         return KINDS[kind](name, Path(path))
     if kind in KINDS:
-        raise ValueError(f"{name} of what? Give {name}:FILE")
+        raise ValueError(f"{name} of what? Give {kind}:FILE")
     if colon and not name.endswith((".yaml", ".yml")):  # C:\task.yaml has a colon too
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"

@@ -31,6 +31,7 @@ def folder(tmp_path, monkeypatch):
     questions = [{"prompt": "Who?", "answer": f"{n}", "kind": "who"} for n in range(3)]
     (tmp_path / "match.jsonl").write_text("\n".join(map(json.dumps, questions)))
     (tmp_path / "mine.yaml").write_text(TASK)
+    (tmp_path / "typo.yaml").write_text("task: mine.yaml\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -115,6 +116,9 @@ def test_keys_may_stand_in_a_file(evaluate, pretrained, folder):
         (["--ckpt_path=nowhere", "--tasks=a"], "error: --ckpt_path: no checkpoint nowhere"),
         (["--limit=0"], "--limit must be a whole number above 0, got 0"),
         (["--limit=many"], "--limit must be a whole number above 0, got many"),
+        (["--batch_size=0"], "--batch_size must be a whole number above 0\n"),
+        (["-c", "nowhere.yaml"], "nowhere.yaml"),
+        (["-c", "typo.yaml"], "no such argument --task; did you mean --tasks?"),
         (["--num_fewshot=-1"], "--num_fewshot must be a whole number from 0 on, got -1"),
         (["--chat=maybe"], "--chat must be true or false, got maybe"),
         (["--precision=fp8"], "invalid choice: 'fp8' (choose from 'saved', 'float32', 'bfloat16')"),

@@ -52,6 +52,7 @@ def test_a_path_may_hold_colons_and_in_a_list_commas(folder):
     [
         ("", "--tasks names no task"),
         ("bits_per_byte", "bits_per_byte of what? Give bits_per_byte:FILE"),
+        ("exact_match:", "exact_match: of what? Give exact_match:FILE"),
         ("bits_per_bite:a.txt", "no kind of task 'bits_per_bite'; did you mean bits_per_byte?"),
         ("zzz:a.txt", "there are bits_per_byte, multiple_choice, exact_match"),
         ("exactmatch", "no task 'exactmatch'; did you mean exact_match:FILE?"),
