@@ -81,7 +81,7 @@ def _load_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"no file {path} (looked in {Path.cwd()})")
     known = _all_tasks() if _is_group(path) else TaskManager(include_defaults=False)
     # What the file names lies beside it, as in any other file of a project.
-    with contextlib.chdir(path.absolute().parent):
+    with contextlib.chdir(path.absolute().parent), _uncounted():
         try:
             return known.load([path.name])
         except Exception as error:  # as above
@@ -119,6 +119,19 @@ def _said(error: BaseException) -> str:
 def _alike(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {near[0]}?" if near else ": see lm_eval ls tasks, or give a .yaml file"
+
+
+@contextlib.contextmanager
+def _uncounted() -> Iterator[None]:
+    """Reading a file of one's own, `datasets` would tell a server that its JSON reader was used."""
+    from datasets import config
+
+    before = config.HF_UPDATE_DOWNLOAD_COUNTS
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = before
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 import builtins
 import json
 import re
+import socket
 import sys
 
 import pytest
@@ -33,6 +34,19 @@ def test_the_data_of_a_task_file_lies_beside_it(file):
     loaded = load_tasks(str(file))
     assert list(loaded["tasks"]) == ["mine"]
     assert next(iter(loaded["tasks"]["mine"].test_docs()))["question"] == "a"
+
+
+def test_a_task_file_asks_no_network(file, monkeypatch):
+    asked = []
+
+    def refused(*arguments, **options):
+        asked.append(arguments)
+        raise OSError("there is no network here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    load_tasks(str(file))
+    assert asked == []
 
 
 def test_a_function_of_a_task_file_lies_beside_it_too(file):
