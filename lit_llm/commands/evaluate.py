@@ -5,16 +5,16 @@ A further kind of task is a class in lit_llm/evaluation/ and a line in KINDS of 
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from lit_llm.commands.small_parser import SmallParser
 
 if TYPE_CHECKING:  # what evaluates imports torch, which --help does without
     from rich.table import Table
@@ -127,8 +127,8 @@ def _redraw(file: Path) -> None:
             print(f"no report: {error}")
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(prog="cli.py evaluate", description=f"Example: {EXAMPLE}")
+def _parser() -> SmallParser:
+    parser = _Parser("evaluate", EXAMPLE)
     add = parser.add_argument
     add("-c", "--config", action="config", help="a YAML file with these keys")
     add("--ckpt_path", required=True, help="a checkpoint, or a run for its newest")
@@ -149,26 +149,15 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-class _Parser(ArgumentParser):
-    """Not that of commands.parser, which needs seconds to import Lightning."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+class _Parser(SmallParser):
+    """Names the flag that a value or a file's key was meant for."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(f"evaluate: {self._explained(message)}\nExample: {EXAMPLE}")
-
-    def _explained(self, message: str) -> str:
-        unknown = re.search(r"unrecognized arguments: (\S+)|Option '(\w+)' is not", message)
-        if unknown:
-            word = unknown[1] or f"--{unknown[2]}"
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(word.partition("=")[0], flags, 1)
-            hint = f"did you mean {near[0]}?" if near else "--help lists all"
-            return f"no such argument {word}; {hint}"
+        if unknown := re.match(r"Option '(\w+)' is not accepted", message):
+            message = f"unrecognized arguments: --{unknown[1]}"
         key = re.match(r'Parser key "(\w+)":', message)
         if key and key[1] in WANTED:
             given = re.search(r"Given value: (.*)|base 10: '(.*)'", message)
             got = f", got {given[1] or given[2]}" if given else ""
-            return f"--{key[1]} must be {WANTED[key[1]]}{got}"
-        return message
+            message = f"--{key[1]} must be {WANTED[key[1]]}{got}"
+        super().error(message, ex)

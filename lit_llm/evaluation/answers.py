@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,8 +24,6 @@ def answer(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     on_progress: OnProgress,
-    *,
-    forbidden_ids: Collection[int] | None = None,
 ) -> list[str]:
     """The text that follows each prompt.
 
@@ -34,13 +32,10 @@ def answer(
         prompts: none longer than max_seq_len - 1
         sampling: the settings, but for `stop`
         on_progress: told how many prompts are answered
-        forbidden_ids: tokens that are never written; None: control tokens that end nothing
 
     Returns:
         Answers without the strings or tokens that have ended them, in the order of the prompts.
     """
-    if forbidden_ids is None:
-        forbidden_ids = set(subject.tokenizer.special.values()) - subject.stop_ids
     texts: dict[int, str] = {}
     # One batch has one set of stop strings; beside it only prompts of about its length.
     order = sorted(range(len(prompts)), key=lambda i: (prompts[i].stop, -len(prompts[i].ids)))
@@ -52,7 +47,7 @@ def answer(
             [prompts[index].ids for index in batch],
             replace(sampling, stop=list(stop)),
             stop_ids=subject.stop_ids,
-            forbidden_ids=forbidden_ids,
+            forbidden_ids=subject.forbidden_ids,
             token_bytes=subject.tokenizer.token_bytes,
         )
         texts.update(zip(batch, [result.text for result in results], strict=True))

@@ -1,9 +1,8 @@
 """The network as lm-evaluation-harness wants it, with the results of its own `hf` model.
 
-`lm_eval --model hf` over an export of the same weights gives the same numbers, if the exported
-tokenizer puts bos before a text as training here does. What follows `hf` on purpose: a text's
-rolling likelihood begins with bos twice (the harness's prefix and the tokenizer's own), answers
-leave room for max_gen_toks, and what is too long loses its beginning.
+`lm_eval --model hf` over an export of the same checkpoint gives the same numbers. What follows
+`hf` on purpose: a text's rolling likelihood begins with bos twice (the harness's prefix and the
+tokenizer's own), answers leave room for max_gen_toks, and what is too long loses its beginning.
 """
 
 from __future__ import annotations
@@ -120,7 +119,6 @@ class HarnessModel(TemplateLM):
                 prompts,
                 sampling,
                 self._after(len(answers), len(requests)),
-                forbidden_ids=(),
             )
             answers.update(zip(indices, texts, strict=True))
         return [answers[index] for index in range(len(requests))]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +150,8 @@ def quiet() -> Iterator[None]:
     )  # it has no switch; progress is shown by us
     datasets.disable_progress_bars()
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):  # "bootstrapping for stddev"
+            yield
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)

@@ -67,15 +67,15 @@ class MultipleChoice(Task):
 
 
 def _pairs(subject: Subject, question: Choices, chat: bool) -> list[Pair]:
-    asked = question.question
+    asked, encode = question.question, subject.tokenizer.encode_inside
     if isinstance(asked, tuple) or chat:
         context = subject.conversation_ids(asked)
-        return [Pair(context, subject.tokenizer.encode(choice)) for choice in question.choices]
+        return [Pair(context, encode(choice)) for choice in question.choices]
     # A space belongs to the token of the word after it, so it goes to the choices.
     stem = asked.rstrip(" ")
     context = subject.text_ids(stem) or [subject.prefix_id]
     return [
-        Pair(context, subject.tokenizer.encode(_gap(question, asked, stem, choice) + choice))
+        Pair(context, encode(_gap(question, asked, stem, choice) + choice))
         for choice in question.choices
     ]
 

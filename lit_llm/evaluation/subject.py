@@ -12,7 +12,7 @@ import torch
 
 from lit_llm.checkpoint.bundle import load_model, read_meta
 from lit_llm.model.gpt import GPT
-from lit_llm.tokenizer import ChatTemplate, Message, Tokenizer
+from lit_llm.tokenizer import Message, Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,9 +29,6 @@ class Subject:
 
     chat: bool
     """Whether it was trained on conversations"""
-
-    adds_bos: bool = True
-    """Whether a text begins with the bos token, as all that `fit` trains on does"""
 
     batch_size: int = 16
     """Rows of a forward pass"""
@@ -53,17 +50,26 @@ class Subject:
     def stop_ids(self) -> set[int]:
         """Ids that end an answer: of a text, and of a turn."""
         special = self.tokenizer.special
-        return {special[name] for name in ("end", "eos") if name in special}
+        ids = {special[name] for name in ("end", "eos") if name in special}
+        return ids | self.tokenizer.chat_template.stop_ids(self.tokenizer) if self.chat else ids
+
+    @property
+    def forbidden_ids(self) -> set[int]:
+        """Ids that no answer has: control tokens that end nothing, and rows without a token.
+
+        Tables of published models are longer than their tokenizers.
+        """
+        no_tokens = range(self.tokenizer.vocab_size, self.gpt.config.vocab_size)
+        return {*self.tokenizer.special.values(), *no_tokens} - self.stop_ids
 
     def text_ids(self, text: str) -> list[int]:
-        """The beginning of a text."""
-        bos = [self.tokenizer.special["bos"]] if self._has_bos else []
-        return bos + self.tokenizer.encode(text)
+        """The beginning of a text, with what stood before each text in training."""
+        return self.tokenizer.document(self.tokenizer.encode(text))
 
     def conversation_ids(self, asked: str | Sequence[Message]) -> list[int]:
         """A turn of the user, or a conversation so far, to be answered by the assistant."""
         messages = [Message("user", asked)] if isinstance(asked, str) else asked
-        return ChatTemplate().prompt(self.tokenizer, messages)
+        return self.tokenizer.chat_template.prompt(self.tokenizer, messages)
 
     def about(self) -> dict[str, Any]:
         """What the numbers depend on, besides the task; plain values."""
@@ -75,10 +81,6 @@ class Subject:
             "dtype": str(weight.dtype).removeprefix("torch."),
             "context": self.gpt.config.max_seq_len,
         }
-
-    @property
-    def _has_bos(self) -> bool:
-        return self.adds_bos and "bos" in self.tokenizer.special
 
 
 def load_subject(folder: Path, *, device: str, precision: str, batch_size: int) -> Subject:
@@ -108,8 +110,6 @@ def load_subject(folder: Path, *, device: str, precision: str, batch_size: int) 
         gpt,
         bundle.tokenizer,
         chat=bool(meta.get("chat")),
-        # What fit trains on begins with bos; a model that was trained elsewhere may say no.
-        adds_bos=bool(meta.get("adds_bos", True)),
         batch_size=batch_size,
         step=meta.get("step"),
     )

@@ -6,6 +6,7 @@ from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.plain import gpt_to_plain
 from lit_llm.evaluation.subject import Subject, load_subject
 from lit_llm.tokenizer import ChatTemplate, Message
+from lit_llm.tokenizer.chat import Turn
 from tests.evaluation.letters import BOS, END, EOS, Letters, random_gpt
 
 LETTERS = Letters("abc")
@@ -62,24 +63,36 @@ def test_what_begins_and_ends_a_text():
     assert subject.conversation_ids([Message("user", "ab")]) == turn
 
 
-def test_a_model_trained_elsewhere_may_do_without_bos(saved):
-    subject = load_subject(saved(adds_bos=False), **DEFAULTS)
-    assert subject.text_ids("ab") == LETTERS.encode("ab")
-    assert subject.prefix_id == BOS  # something has to predict the first token all the same
-
-
 class Bare(Letters):
-    """Has no bos."""
+    """Published without a bos token, and with a template of its own."""
+
+    chat_template = ChatTemplate(
+        begin="", user=Turn("{user}", "{eos}"), assistant=Turn("", "{pad}")
+    )
 
     @property
     def special(self):
-        return {"eos": EOS}
+        return {name: super(Bare, self).special[name] for name in ("eos", "pad", "user")}
+
+    def document(self, ids):
+        return list(ids)
 
 
-def test_where_there_is_no_bos_eos_takes_its_place():
-    subject = Subject(random_gpt(LETTERS, 8), Bare("abc"), chat=False)
+def test_a_tokenizer_has_its_own_beginning_template_and_ends():
+    subject = Subject(random_gpt(LETTERS, 8), Bare("abc"), chat=True)
     assert subject.text_ids("ab") == LETTERS.encode("ab")
-    assert (subject.prefix_id, subject.stop_ids) == (EOS, {EOS})
+    assert subject.prefix_id == EOS  # something has to predict the first token all the same
+    user, pad = (LETTERS.special[name] for name in ("user", "pad"))
+    assert subject.conversation_ids("ab") == [user, *LETTERS.encode("ab"), EOS]
+    assert subject.stop_ids == {EOS, pad}
+    subject.chat = False
+    assert subject.stop_ids == {EOS}
+
+
+def test_an_answer_has_neither_control_tokens_nor_rows_without_a_token():
+    subject = Subject(random_gpt(LETTERS, 8), Letters("ab"), chat=False)
+    control = set(LETTERS.special.values()) - {EOS, END}
+    assert subject.forbidden_ids == {*control, *LETTERS.encode("c")}
 
 
 def test_a_model_that_fills_masks_is_refused_in_a_line(saved):
