@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_llm.commands import export, parity
+from lit_llm.commands import export, importing, parity
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -73,6 +73,9 @@ def accepted(cli, tmp_path_factory):
             return "" if len(rest) == 1 else f"report takes one folder, got {rest}"
         if command == "export":  # what it would read is not there
             export._parser().parse_args(rest)
+            return ""
+        if command == "import":
+            importing.parser(command).parse_args(rest)
             return ""
         if command == "parity":  # it would train
             flags = parity._options(rest).flags

@@ -60,3 +60,24 @@ def test_without_make_the_same_commands_are_run():
     for target in ("quickstart", "test"):
         assert f"make {target}" in by_hand
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_transformers_says_what_predict_says(cli, finetuned, tmp_path, monkeypatch, capsys):
+    text = section("Elsewhere")
+    monkeypatch.chdir(tmp_path)
+    run = str(finetuned)
+    theirs = "checkpoints/quickstart/finetune"
+    [export] = commands(text)
+    assert cli(*[run if part == theirs else part for part in export]).code == 0
+    capsys.readouterr()
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    printed = capsys.readouterr().out.removesuffix("\n")
+    predict = shlex.split(re.search(r"`python cli.py (predict .*?)`", text)[1])
+    arguments = [run if part == theirs else part for part in predict]
+    assert (
+        cli(*arguments, "--output", tmp_path / "answer.jsonl", "--sampling.max_new_tokens=64").code
+        == 0
+    )
+    answer = json.loads((tmp_path / "answer.jsonl").read_text())
+    assert printed
+    assert printed == answer["text"]

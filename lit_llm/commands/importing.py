@@ -11,6 +11,18 @@ EXAMPLE = "python cli.py import --from DOWNLOADED --out checkpoints/NAME"
 
 def run(command: str, arguments: list[str]) -> None:
     """Run import."""
+    settings = parser(command).parse_args(arguments)
+    from lit_llm.checkpoint.hf.read import import_hf
+
+    source, target = Path(settings["from"]), Path(settings.out)
+    told = import_hf(source, target)
+    print(f"{source} -> {target}")
+    for line in told:
+        print(f"  {line}")
+
+
+def parser(command: str) -> SmallParser:
+    """What import can be told."""
     parser = SmallParser(command, EXAMPLE)
     parser.add_argument("-c", "--config", action="config", help="a YAML file with these keys")
     parser.add_argument(
@@ -19,11 +31,4 @@ def run(command: str, arguments: list[str]) -> None:
         help="a folder with config.json, safetensors and tokenizer: Llama, Mistral, Qwen2 or Qwen3",
     )
     parser.add_argument("--out", required=True, help="the checkpoint to write; must not exist")
-    settings = parser.parse_args(arguments)
-    from lit_llm.checkpoint.hf.read import import_hf
-
-    source, target = Path(settings["from"]), Path(settings.out)
-    told = import_hf(source, target)
-    print(f"{source} -> {target}")
-    for line in told:
-        print(f"  {line}")
+    return parser
