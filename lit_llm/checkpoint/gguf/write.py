@@ -1,0 +1,149 @@
+"""export --to gguf: a checkpoint becomes a folder for llama.cpp and ollama.
+
+    model-f32.gguf   weights, tokenizer, chat template
+    Modelfile        for ollama
+    manifest.json    sizes and SHA-256 of both, as every folder of ours has it
+
+The folder appears under its name when both have been written and proven equal; after an error
+nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lit_llm.checkpoint.bundle import check_weights, load_model, read_meta, read_tokenizer
+from lit_llm.checkpoint.folder import write_folder
+from lit_llm.checkpoint.gguf import chat, llama_cpp
+from lit_llm.checkpoint.gguf.architecture import architecture, refuse_others, sizes
+from lit_llm.checkpoint.gguf.file import ARCHITECTURE, Metadata, library, write_file
+from lit_llm.checkpoint.gguf.modelfile import modelfile
+from lit_llm.checkpoint.gguf.prove import prove_file
+from lit_llm.checkpoint.gguf.tensors import TYPES, plan
+from lit_llm.checkpoint.gguf.vocabulary import Vocabulary, vocabulary
+from lit_llm.checkpoint.plain import gpt_from_plain
+from lit_llm.checkpoint.reader import Reader
+from lit_llm.checkpoint.verification import see_whole
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.tokenizer.base import Tokenizer
+
+FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32, "q8_0": 7}
+"""llama.cpp's numbers for what most of a file is (llama_ftype); shown to users, not relied on."""
+
+ENDS = ("end", "eos")
+
+
+class Source(NamedTuple):
+    """What is exported."""
+
+    folder: Path
+    config: GPTConfig
+    tokenizer: Tokenizer
+    is_chat: bool
+
+
+def to_gguf(source: Path, target: Path, dtype: str = "float32") -> None:
+    """Write a checkpoint for llama.cpp and ollama, and prove that they get the same model.
+
+    Needs memory for one tensor, and, where llama.cpp is run to compare, for the model in float32.
+
+    Args:
+        source: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
+        target: the folder; nothing may stand there
+        dtype: of the matrices, a key of `tensors.TYPES`
+
+    Raises:
+        ValueError: llama.cpp cannot compute what the model does, or the package gguf is missing.
+        CheckpointError: the source is damaged or holds no model, or something stands at `target`.
+        NotEqual: the file is not what was meant, or llama.cpp computes something else with it.
+        OSError: the disk is full; nothing is left then.
+    """
+    library()
+    checkpoint = _read(source)
+    words = vocabulary(checkpoint.tokenizer, checkpoint.config.vocab_size)
+    metadata = _metadata(checkpoint, words, target.name, dtype)
+    see_whole(source)
+    tensors = plan(_reader(source, checkpoint.config), checkpoint.config, dtype)
+    name = f"model-{TYPES[dtype].lower()}.gguf"
+
+    def write(folder: Path) -> None:
+        path = folder / name
+        write_file(path, metadata, tensors)
+        said = [prove_file(path, metadata, tensors), *_prove_use(path, checkpoint, words, dtype)]
+        text = _modelfile(checkpoint, metadata, name)
+        (folder / "Modelfile").write_text(text, encoding="utf-8")
+        print("\n".join(said))
+
+    write_folder(target, write, bytes_needed=sum(tensor.nbytes for tensor in tensors))
+
+
+def _read(folder: Path) -> Source:
+    meta = read_meta(folder)
+    config = gpt_from_plain(meta["model"])
+    refuse_others(config, meta)
+    tokenizer = read_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} holds no tokenizer, and llama.cpp reads no model without one")
+    return Source(folder, config, tokenizer, bool(meta.get("chat")))
+
+
+def _reader(folder: Path, config: GPTConfig) -> Reader:
+    reader = Reader(folder)
+    with torch.device("meta"):
+        check_weights(GPT(config), reader.skeleton())
+    return reader
+
+
+def _metadata(source: Source, words: Vocabulary, name: str, dtype: str) -> Metadata:
+    """All keys of the file."""
+    metadata: Metadata = {
+        ARCHITECTURE: architecture(source.config),
+        "general.type": "model",
+        "general.file_type": FILE_TYPES[dtype],
+        "general.quantization_version": 2,  # of Q8_0's layout
+        **sizes(source.config),
+        **words.metadata,
+    }
+    # llama.cpp strips spaces behind the control tokens of models that are called so.
+    if not any(other in name.lower() for other in ("phi-3", "phi3", "modern-bert")):
+        metadata["general.name"] = name
+    if source.is_chat:
+        spelled = _spelled(source.tokenizer, metadata)
+        metadata["tokenizer.chat_template"] = chat.jinja(source.tokenizer, spelled)
+    return metadata
+
+
+def _spelled(tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """How each control token is written, by name."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    return {name: tokens[id] for name, id in tokenizer.special.items()}
+
+
+def _modelfile(source: Source, metadata: Metadata, name: str) -> str:
+    spelled = _spelled(source.tokenizer, metadata)
+    template = chat.go(spelled) if source.is_chat else chat.PLAIN_GO
+    stops = [spelled[end] for end in ENDS if end in spelled]
+    return modelfile(name, template, stops, source.config.max_seq_len)
+
+
+def _prove_use(path: Path, source: Source, words: Vocabulary, dtype: str) -> list[str]:
+    """Run llama.cpp, or say that it has not been run; and say what it does in another way."""
+    said = []
+    if words.composes:
+        said.append("note: llama.cpp takes characters as they come, the tokenizer composes (NFC)")
+    if words.mistakable:
+        said.append(f"note: llama.cpp reads a typed {' or '.join(words.mistakable)} as the token")
+    if not llama_cpp.is_there():
+        return [
+            *said,
+            f"llama.cpp was not run: pip install {llama_cpp.PACKAGE}, and export compares with it",
+        ]
+    gpt, _ = load_model(source.folder, verify=False)
+    question = llama_cpp.question(source.config, source.tokenizer, words, is_chat=source.is_chat)
+    figures = llama_cpp.compare(path, gpt.float(), source.tokenizer, question)
+    return [*said, llama_cpp.judge(figures, dtype)]
