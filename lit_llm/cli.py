@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("lit_llm.commands.plan", "memory, speed and trainer file, before anything runs"),
     "parity": ("lit_llm.commands.parity", "train alike under every strategy and precision here?"),
     "export": ("lit_llm.commands.export", "a checkpoint in another form"),
+    "import": ("lit_llm.commands.importing", "a published model as a checkpoint"),
     "report": ("lit_llm.commands.report", "draw a run's report.html again"),
 }
 

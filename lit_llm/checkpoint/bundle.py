@@ -122,11 +122,16 @@ def load_model(
         ValueError: as `load_bundle`, or the weights do not fit the network.
     """
     bundle = load_bundle(folder, verify=verify, device=device)
-    with _SkipInit():
-        gpt = GPT(bundle.config)
+    gpt = empty_model(bundle.config)
     check_weights(gpt, bundle.state)
     _assign(gpt, bundle.state)
     return gpt.to(device).eval(), bundle
+
+
+def empty_model(config: GPTConfig) -> GPT:
+    """A network whose weights are still to be given; its memory is not touched before that."""
+    with _SkipInit():
+        return GPT(config)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ tensors        names, shapes and types there; one tensor in memory at a time
 vocabulary     the tokenizer: which of llama.cpp's two, and the control tokens
 sentencepiece  a tokenizer.model for llama.cpp's "llama"
 byte_level     a tokenizer.json for llama.cpp's "gpt2"
-chat           the chat template, for llama.cpp and for ollama
+chat           the chat template for ollama; that for llama.cpp is Jinja, as elsewhere
 modelfile      what ollama reads beside the file
 file           reading and writing with the package gguf
 prove          the file holds what was meant

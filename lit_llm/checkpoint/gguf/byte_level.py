@@ -7,8 +7,6 @@ how a text is cut into words first, a regular expression: llama.cpp knows some o
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lit_llm.checkpoint.gguf.pieces import (
@@ -19,7 +17,7 @@ from lit_llm.checkpoint.gguf.pieces import (
     Described,
     Piece,
 )
-from lit_llm.tokenizer.huggingface import FILE, HuggingFace
+from lit_llm.tokenizer.huggingface import HuggingFace
 from lit_llm.tokenizer.tokenizer_json import byte_characters
 from lit_llm.tokenizer.words import GPT2
 
@@ -44,9 +42,7 @@ def describe(tokenizer: HuggingFace) -> Described:
     Raises:
         ValueError: llama.cpp would come to other tokens.
     """
-    with TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        content = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+    content = tokenizer.content()
     model = content["model"]
     _refuse_others(model)
     composes = _composes(content.get("normalizer"))

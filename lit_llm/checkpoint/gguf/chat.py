@@ -1,53 +1,55 @@
-"""The chat template, for programs that fill in templates: they write the control tokens as text.
+"""The chat template as ollama reads it, in the language of Go.
 
-So they let a user type one, where ours does not: it puts ids between encoded contents.
+Like Jinja for llama.cpp it writes control tokens as text, so that a user can type them there; ours
+puts ids between encoded contents.
+
+https://github.com/ollama/ollama/blob/main/docs/template.md
 """
 
 from __future__ import annotations
 
 from lit_llm.tokenizer.base import Tokenizer
-from lit_llm.tokenizer.chat import ChatTemplate
+from lit_llm.tokenizer.chat import ChatTemplate, Turn, cut, spelled
 
-ROLES = ("system", "user", "assistant")
+PLAIN = "{{ .Prompt }}"
+"""For a model that continues texts."""
 
 
-def jinja(tokenizer: Tokenizer, spelled: dict[str, str]) -> str:
-    """The template as llama.cpp reads it.
+def to_go(template: ChatTemplate, tokenizer: Tokenizer) -> str | None:
+    """The template as Go text; None if ollama's language cannot say it.
+
+    A bos that it begins with is left out: ollama's runner puts that in front by itself.
 
     Args:
-        tokenizer: has all control tokens of a chat
-        spelled: how each of its control tokens is written, by name
+        template: what to write
+        tokenizer: spells the control tokens
+
+    Raises:
+        ValueError: the tokenizer lacks a control token of the template.
     """
-    own = getattr(ChatTemplate, "jinja", None)  # until ChatTemplate has it
-    if own is not None:
-        return own(ChatTemplate(), tokenizer)
-    role = "".join(
-        f"{{%- {'if' if index == 0 else 'elif'} message['role'] == '{name}' -%}}"
-        f"{{{{- {spelled[name]!r} -}}}}"
-        for index, name in enumerate(ROLES)
-    )
-    return (
-        f"{{{{- {spelled['bos']!r} -}}}}"
-        "{%- for message in messages -%}"
-        f"{role}{{%- endif -%}}"
-        f"{{{{- message['content'] + {spelled['end']!r} -}}}}"
-        "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- {spelled['assistant']!r} -}}}}{{%- endif -%}}"
-    )
 
+    def literal(text: str) -> str:
+        return spelled(tokenizer, cut(tokenizer, text))
 
-def go(spelled: dict[str, str]) -> str:
-    """The same as ollama reads it, whose runner puts bos in front by itself.
+    def turn(around: Turn) -> str:
+        return f"{literal(around.before)}{{{{ .Content }}}}{literal(around.after)}"
 
-    https://github.com/ollama/ollama/blob/main/docs/template.md
-    """
-    role = "".join(
-        f'{{{{ {"if" if index == 0 else "else if"} eq .Role "{name}" }}}}{spelled[name]}'
-        for index, name in enumerate(ROLES)
-    )
-    turn = f"{role}{{{{ end }}}}{{{{ .Content }}}}{spelled['end']}"
-    return f"{{{{ range .Messages }}}}{turn}{{{{ end }}}}{spelled['assistant']}"
-
-
-PLAIN_GO = "{{ .Prompt }}"
-"""For a model that continues texts."""
+    begin = cut(tokenizer, template.begin)
+    if begin[:1] == [tokenizer.special.get("bos")]:
+        begin = begin[1:]
+    system = template.system
+    text = spelled(tokenizer, begin)
+    if system is not None and template.default_system is not None:
+        said = f"{literal(system.before)}{template.default_system}{literal(system.after)}"
+        text += f'{{{{ if ne (index .Messages 0).Role "system" }}}}{said}{{{{ end }}}}'
+    text += "{{ range .Messages }}"
+    if system is not None:
+        text += f'{{{{ if eq .Role "system" }}}}{turn(system)}{{{{ end }}}}'
+    text += f'{{{{ if eq .Role "user" }}}}{turn(template.user)}{{{{ end }}}}'
+    text += f'{{{{ if eq .Role "assistant" }}}}{turn(template.assistant)}{{{{ end }}}}'
+    text += f"{{{{ end }}}}{literal(template.assistant.before)}"
+    around = (template.system, template.user, template.assistant)
+    own = [template.default_system or "", *(t.before + t.after for t in around if t is not None)]
+    if template.strip or any(mark in said for said in own for mark in ("{{", '"""')):
+        return None  # it knows no function that strips, and these marks are its own
+    return text

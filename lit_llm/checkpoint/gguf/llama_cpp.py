@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from lit_llm.checkpoint.gguf import probes
-from lit_llm.checkpoint.gguf.prove import NotEqual
 from lit_llm.checkpoint.gguf.vocabulary import Vocabulary
+from lit_llm.checkpoint.hf.foreign_chat import probes as conversations
+from lit_llm.checkpoint.hf.prove import NotEqual
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer.base import Tokenizer
-from lit_llm.tokenizer.chat import ChatTemplate, Message
+from lit_llm.tokenizer.chat import Message
 
 PACKAGE = "xllamacpp"
 TEXTS = 300  # tokenized by both, in 0.2 s
@@ -86,12 +87,13 @@ def question(
     config: GPTConfig, tokenizer: Tokenizer, words: Vocabulary, *, is_chat: bool
 ) -> Question:
     """What to ask about a model."""
+    has_system = tokenizer.chat_template.system is not None
     return Question(
         texts=probes.texts(
             tokenizer, TEXTS, seed=0, without=words.mistakable, composed=words.composes
         ),
         prompts=probes.prompts(config, tokenizer),
-        chats=[probes.chat()] if is_chat else [],
+        chats=conversations(with_system=has_system) if is_chat else [],
         letter=probes.letter(tokenizer),
     )
 
@@ -112,7 +114,8 @@ def compare(path: Path, gpt: GPT, tokenizer: Tokenizer, question: Question) -> F
     pairs = zip(question.prompts, answers["answers"], strict=True)
     steps = [step for prompt, answer in pairs for step in _steps(gpt, prompt, answer)]
     ours_N, theirs_N = (torch.cat(column) for column in list(zip(*steps, strict=True))[:2])
-    ours = [ChatTemplate().prompt(tokenizer, messages) for messages in question.chats]
+    template = tokenizer.chat_template
+    ours = [template.prompt(tokenizer, messages) for messages in question.chats]
     texts = zip(question.texts, answers["texts"], strict=True)
     return Figures(
         difference=(ours_N - theirs_N).abs().max().item(),
@@ -144,9 +147,9 @@ def judge(figures: Figures, dtype: str) -> str:
         n, first = len(figures.other_texts), figures.other_texts[0]
         raise _differs(f"{n} of {figures.texts} texts become other tokens, such as {first!r}")
     if figures.other_chats:
-        raise _differs("a conversation becomes other tokens by its chat template")
-    chats = " and a conversation" if figures.chats else ""
-    return f"{said}; {figures.texts} texts{chats} become the same tokens"
+        n = figures.other_chats
+        raise _differs(f"{n} of {figures.chats} conversations become other tokens")
+    return f"{said}; {figures.texts} texts and {figures.chats} conversations become the same tokens"
 
 
 def _differs(what: str) -> NotEqual:

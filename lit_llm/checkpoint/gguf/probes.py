@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.tokenizer.base import SPACE, SPELLINGS, Tokenizer
-from lit_llm.tokenizer.chat import Message
 
 _SPACES = (" ", " ", "  ", "    ", "\n", "\n\n", "\t", "\r\n", " \n", "\u00a0", "\u3000")
 _WORDS = (
@@ -105,16 +104,6 @@ def prompts(config: GPTConfig, tokenizer: Tokenizer) -> list[list[int]]:
 def steps(config: GPTConfig) -> int:
     """Tokens that follow a prompt: half of a context that is short."""
     return min(STEPS, config.max_seq_len // 2)
-
-
-def chat() -> list[Message]:
-    """A conversation that the assistant is to answer."""
-    return [
-        Message("system", "Answer in one word."),
-        Message("user", "  Who bakes the bread,\n\nand who <b>eats</b> it?"),
-        Message("assistant", "Anna."),
-        Message("user", "Two words: 1 + 1 = 2?\n"),
-    ]
 
 
 def letter(tokenizer: Tokenizer) -> int:

@@ -11,12 +11,9 @@ import torch
 
 from lit_llm.checkpoint.gguf.file import library, read_metadata, stored
 from lit_llm.checkpoint.gguf.tensors import Q8_BLOCK, Planned
+from lit_llm.checkpoint.hf.prove import NotEqual
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-class NotEqual(ValueError):
-    """What was written is not what was meant, or llama.cpp computes something else with it."""
 
 
 def prove_file(path: Path, metadata: Mapping[str, Any], tensors: Sequence[Planned]) -> str:

@@ -6,7 +6,7 @@ It finds control tokens by how they are written, in prompts too, unless it is to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lit_llm.checkpoint.gguf import byte_level, sentencepiece
@@ -67,7 +67,7 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
         "tokenizer.ggml.tokens": [piece.text for piece in pieces],
         "tokenizer.ggml.token_type": [piece.type for piece in pieces],
         **described.metadata,
-        **_control(tokenizer.special),
+        **_control(tokenizer),
     }
     if described.model == "llama":
         metadata["tokenizer.ggml.scores"] = [piece.score for piece in pieces]
@@ -84,7 +84,8 @@ def _refuse_twins(pieces: Sequence[Piece]) -> None:
             )
 
 
-def _control(special: Mapping[str, int]) -> Metadata:
+def _control(tokenizer: Tokenizer) -> Metadata:
+    special = tokenizer.special
     ids = {theirs: special[ours] for ours, theirs in _IDS.items() if ours in special}
     if "eos" not in ids:
         if "eot" not in ids:
@@ -95,7 +96,6 @@ def _control(special: Mapping[str, int]) -> Metadata:
         ids["eos"] = ids["eot"]
     return {
         **{f"tokenizer.ggml.{name}_token_id": id for name, id in ids.items()},
-        # As `predict` does: every text was trained on behind a bos.
-        "tokenizer.ggml.add_bos_token": "bos" in ids,
+        "tokenizer.ggml.add_bos_token": "bos" in ids and bool(tokenizer.document([])),
         "tokenizer.ggml.add_eos_token": False,
     }

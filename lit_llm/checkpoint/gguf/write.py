@@ -10,9 +10,8 @@ nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -31,6 +30,7 @@ from lit_llm.checkpoint.verification import see_whole
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer.base import Tokenizer
+from lit_llm.tokenizer.jinja import to_jinja
 
 FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32, "q8_0": 7}
 """llama.cpp's numbers for what most of a file is (llama_ftype); shown to users, not relied on."""
@@ -47,7 +47,7 @@ class Source(NamedTuple):
     is_chat: bool
 
 
-def to_gguf(source: Path, target: Path, dtype: str = "float32") -> None:
+def export_gguf(source: Path, target: Path, dtype: str = "float32") -> list[str]:
     """Write a checkpoint for llama.cpp and ollama, and prove that they get the same model.
 
     Needs memory for one tensor, and, where llama.cpp is run to compare, for the model in float32.
@@ -56,6 +56,9 @@ def to_gguf(source: Path, target: Path, dtype: str = "float32") -> None:
         source: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
         target: the folder; nothing may stand there
         dtype: of the matrices, a key of `tensors.TYPES`
+
+    Returns:
+        What was proven, for the user.
 
     Raises:
         ValueError: llama.cpp cannot compute what the model does, or the package gguf is missing.
@@ -70,16 +73,18 @@ def to_gguf(source: Path, target: Path, dtype: str = "float32") -> None:
     see_whole(source)
     tensors = plan(_reader(source, checkpoint.config), checkpoint.config, dtype)
     name = f"model-{TYPES[dtype].lower()}.gguf"
+    told: list[str] = []
 
     def write(folder: Path) -> None:
         path = folder / name
         write_file(path, metadata, tensors)
-        said = [prove_file(path, metadata, tensors), *_prove_use(path, checkpoint, words, dtype)]
+        told.append(prove_file(path, metadata, tensors))
+        told.extend(_prove_use(path, checkpoint, words, dtype))
         text = _modelfile(checkpoint, metadata, name)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
-        print("\n".join(said))
 
     write_folder(target, write, bytes_needed=sum(tensor.nbytes for tensor in tensors))
+    return told
 
 
 def _read(folder: Path) -> Source:
@@ -113,21 +118,20 @@ def _metadata(source: Source, words: Vocabulary, name: str, dtype: str) -> Metad
     if not any(other in name.lower() for other in ("phi-3", "phi3", "modern-bert")):
         metadata["general.name"] = name
     if source.is_chat:
-        spelled = _spelled(source.tokenizer, metadata)
-        metadata["tokenizer.chat_template"] = chat.jinja(source.tokenizer, spelled)
+        metadata["tokenizer.chat_template"] = to_jinja(
+            source.tokenizer.chat_template, source.tokenizer, marks_answers=False
+        )
     return metadata
 
 
-def _spelled(tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """How each control token is written, by name."""
-    tokens = metadata["tokenizer.ggml.tokens"]
-    return {name: tokens[id] for name, id in tokenizer.special.items()}
-
-
 def _modelfile(source: Source, metadata: Metadata, name: str) -> str:
-    spelled = _spelled(source.tokenizer, metadata)
-    template = chat.go(spelled) if source.is_chat else chat.PLAIN_GO
-    stops = [spelled[end] for end in ENDS if end in spelled]
+    tokenizer = source.tokenizer
+    template: str | None = chat.PLAIN
+    ends = {tokenizer.special[end] for end in ENDS if end in tokenizer.special}
+    if source.is_chat:
+        template = chat.to_go(tokenizer.chat_template, tokenizer)
+        ends |= tokenizer.chat_template.stop_ids(tokenizer)
+    stops = [metadata["tokenizer.ggml.tokens"][id] for id in sorted(ends)]
     return modelfile(name, template, stops, source.config.max_seq_len)
 
 

@@ -1,54 +1,67 @@
-"""Both templates write what ours does, with the control tokens as text."""
+"""Ollama's template writes what ours does, with the control tokens as text."""
 
 import re
 
-import jinja2
 import pytest
 
-from lit_llm.checkpoint.gguf import chat
+from lit_llm.checkpoint.gguf.chat import to_go
 from lit_llm.tokenizer import ChatTemplate, Message
-from lit_llm.tokenizer.base import SPELLINGS
+from lit_llm.tokenizer.chat import Turn
 
-SPELLED = {name: spellings[0] for name, spellings in SPELLINGS.items()}
 TURNS = [
     Message("system", "One word."),
     Message("user", " Who\n\nbakes {{ it }}? "),
     Message("assistant", "Anna"),
     Message("user", "'Why?'"),
 ]
+OTHER = ChatTemplate(
+    begin="{bos}Chat\n",
+    system=Turn("[{system}", "]\n"),
+    user=Turn("Q: ", "{end}\n"),
+    assistant=Turn("A: ", "{end}{eos}\n"),
+    default_system="Be kind.",
+)
+BLOCK = re.compile(
+    r'\{\{ if (eq \.Role|ne \(index \.Messages 0\)\.Role) "(\w+)" \}\}(.*?)\{\{ end \}\}', re.S
+)
 
 
-def ours(tokenizer, messages) -> str:
-    """What ids of our template stand for, control tokens spelled."""
-    names = {id: SPELLED[name] for name, id in tokenizer.special.items()}
-    ids = ChatTemplate().prompt(tokenizer, messages)
-    return "".join(names.get(id) or tokenizer.token_bytes(id).decode() for id in ids)
+def fill_in(template: str, messages: list[Message]) -> str:
+    """As Go's text/template does, of which this knows no more than is used."""
+    before, loop, after = re.fullmatch(
+        r"(.*?)\{\{ range \.Messages \}\}(.*)\{\{ end \}\}(.*)", template, re.S
+    ).groups()
+    assert BLOCK.sub("", loop) == ""
+    text = BLOCK.sub(lambda block: block[3] if messages[0].role != block[2] else "", before)
+    for message in messages:
+        for _, role, turn in BLOCK.findall(loop):
+            text += turn.replace("{{ .Content }}", message.content) if role == message.role else ""
+    return text + after
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_jinja_writes_what_we_write(sentencepiece, n):
-    template = jinja2.Environment().from_string(chat.jinja(sentencepiece, SPELLED))
-    turns = [vars(message) for message in TURNS[-n:]]
-    written = template.render(
-        messages=turns, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
+@pytest.mark.parametrize("template", [ChatTemplate(), OTHER], ids=["ours", "other"])
+def test_it_writes_the_same_behind_the_bos_that_ollama_adds(sentencepiece, template, n):
+    written = fill_in(to_go(template, sentencepiece), TURNS[-n:])
+    assert "<s>" + written == template.render(sentencepiece, TURNS[-n:], answer=True)
+
+
+def test_our_own_reads_as_follows(sentencepiece):
+    assert to_go(ChatTemplate(), sentencepiece) == (
+        "{{ range .Messages }}"
+        '{{ if eq .Role "system" }}<system>{{ .Content }}<end>{{ end }}'
+        '{{ if eq .Role "user" }}<user>{{ .Content }}<end>{{ end }}'
+        '{{ if eq .Role "assistant" }}<assistant>{{ .Content }}<end>{{ end }}'
+        "{{ end }}<assistant>"
     )
-    assert written == ours(sentencepiece, TURNS[-n:])
-    assert template.render(messages=turns, bos_token="<s>") == written.removesuffix("<assistant>")
 
 
-def go(template: str, messages: list[Message]) -> str:
-    """As Go's text/template fills it in, of which this knows no more than is used."""
-    block = r"(.*?)\{\{ range \.Messages \}\}(.*)\{\{ end \}\}(.*)"
-    before, loop, after = re.fullmatch(block, template, re.S).groups()
-    choice, content = loop.split("{{ end }}")
-    roles = re.findall(r'\{\{ (if|else if) eq \.Role "(\w+)" \}\}([^{]*)', choice)
-    assert [word for word, *_ in roles] == ["if", "else if", "else if"]
-    spelled = {role: text for _, role, text in roles}
-    turns = (spelled[m.role] + content.replace("{{ .Content }}", m.content) for m in messages)
-    return before + "".join(turns) + after
+def test_a_template_without_system_prompts_writes_none(sentencepiece):
+    assert '"system"' not in to_go(ChatTemplate(system=None), sentencepiece)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4])
-def test_ollamas_template_writes_the_same_behind_the_bos_that_ollama_adds(sentencepiece, n):
-    written = go(chat.go(SPELLED), TURNS[-n:])
-    assert "<s>" + written == ours(sentencepiece, TURNS[-n:])
+@pytest.mark.parametrize(
+    "template", [ChatTemplate(strip=True), ChatTemplate(user=Turn("{user}{{", "{end}"))]
+)
+def test_what_ollamas_language_cannot_say_is_left_to_ollama(sentencepiece, template):
+    assert to_go(template, sentencepiece) is None

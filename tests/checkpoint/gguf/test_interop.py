@@ -10,7 +10,7 @@ import transformers
 
 from lit_llm.checkpoint.gguf import llama_cpp, probes
 from lit_llm.checkpoint.gguf.vocabulary import vocabulary
-from lit_llm.checkpoint.gguf.write import to_gguf
+from lit_llm.checkpoint.gguf.write import export_gguf
 from lit_llm.model.rope import RopeScaling
 from lit_llm.tokenizer import SentencePiece, Tokenizer
 from tests.checkpoint.gguf import made
@@ -32,30 +32,38 @@ KINDS = {
 }
 
 
-def export(folder: Path, tokenizer: Tokenizer, dtype: str = "float32", **changes) -> Path:
+def export(
+    folder: Path, tokenizer: Tokenizer, dtype: str = "float32", *, chat: bool = True, **changes
+) -> tuple[Path, list[str]]:
+    """The file, and what the export tells."""
     sizes = {"max_seq_len": 300, "n_layer": 3, "d_ff": 96, **changes}
     gpt = made.network(tokenizer.vocab_size, **sizes)
-    to_gguf(made.save(folder / "a", gpt, tokenizer, chat=True), folder / "b", dtype)
-    return next((folder / "b").glob("*.gguf"))
+    source = made.save(folder / "a", gpt, tokenizer, chat=chat)
+    told = export_gguf(source, folder / "b", dtype)
+    return next((folder / "b").glob("*.gguf")), told
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("n_kv_head", [6, 2, 1], ids=["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_llama_cpp_is_1e_4_nats_off_at_most_and_as_greedy(
-    tmp_path, sentencepiece, capsys, kind, n_kv_head, tied
+    tmp_path, sentencepiece, kind, n_kv_head, tied
 ):
-    export(tmp_path, sentencepiece, n_kv_head=n_kv_head, tie_embeddings=tied, **KINDS[kind])
-    said = capsys.readouterr().out
-    assert float(re.search(r"at most (\S+) nats", said)[1]) < 1e-4
-    assert "the same at 72 of 72 steps; 300 texts and a conversation become the same" in said
+    sizes = {"n_kv_head": n_kv_head, "tie_embeddings": tied, **KINDS[kind]}
+    _, (_, said) = export(tmp_path, sentencepiece, **sizes)
+    assert difference(said) < 1e-4
+    assert "the same at 72 of 72 steps; 300 texts and 6 conversations become the same" in said
+
+
+def difference(said: str) -> float:
+    return float(re.search(r"at most (\S+) nats", said)[1])
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize(("dtype", "most"), [("float16", 0.03), ("bfloat16", 0.2), ("q8_0", 0.6)])
-def test_fewer_bits_cost_what_they_cost(tmp_path, sentencepiece, capsys, kind, dtype, most):
-    export(tmp_path, sentencepiece, dtype, n_kv_head=2, **KINDS[kind])
-    assert float(re.search(r"at most (\S+) nats", capsys.readouterr().out)[1]) < most
+def test_fewer_bits_cost_what_they_cost(tmp_path, sentencepiece, kind, dtype, most):
+    _, (_, said) = export(tmp_path, sentencepiece, dtype, n_kv_head=2, **KINDS[kind])
+    assert 1e-4 < difference(said) < most
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -67,7 +75,7 @@ def test_transformers_reads_the_same_network_out_of_the_file(
     sizes = {"max_seq_len": 300, "n_kv_head": 2, **KINDS[kind]}
     if kind == "qwen3":
         sizes["head_dim"] = 128  # transformers takes no other out of a file
-    path = export(tmp_path, sentencepiece, **sizes)
+    path, _ = export(tmp_path, sentencepiece, **sizes)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     ).eval()
@@ -94,7 +102,7 @@ def test_3000_texts_and_3000_of_all_unicode_become_the_same_tokens(
     tmp_path, tokenizer, monkeypatch
 ):
     monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
-    path = export(tmp_path, tokenizer, n_layer=1)
+    path, _ = export(tmp_path, tokenizer, n_layer=1, chat=False)
     words = vocabulary(tokenizer, tokenizer.vocab_size)
     assert words.mistakable == []
     texts = probes.texts(tokenizer, 3000, seed=1, composed=words.composes)
@@ -124,6 +132,6 @@ def test_a_model_that_puts_a_space_in_front_does_so_in_llama_cpp(tmp_path):
         minloglevel=2,
     )
     tokenizer = SentencePiece(str(tmp_path / "m.model"))
-    assert tokenizer.decode([tokenizer.encode("a")[0]]) in ("", "a")  # a space, or one with it
-    gpt = made.network(tokenizer.vocab_size, max_seq_len=300)
-    to_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
+    assert tokenizer.token_bytes(tokenizer.encode("a")[0])[:1] == b" "
+    _, (*_, said) = export(tmp_path, tokenizer, n_layer=1, chat=False)
+    assert "300 texts and 0 conversations become the same tokens" in said

@@ -7,8 +7,8 @@ import torch
 
 from lit_llm.checkpoint.gguf import llama_cpp, tensors, write
 from lit_llm.checkpoint.gguf.llama_cpp import Figures, compare, judge, question
-from lit_llm.checkpoint.gguf.prove import NotEqual
 from lit_llm.checkpoint.gguf.vocabulary import vocabulary
+from lit_llm.checkpoint.hf.prove import NotEqual
 from tests.checkpoint.gguf import made
 
 FIGURES = Figures(
@@ -19,7 +19,7 @@ FIGURES = Figures(
     steps=72,
     texts=300,
     other_texts=[],
-    chats=1,
+    chats=6,
     other_chats=0,
 )
 
@@ -35,7 +35,7 @@ def exported(tmp_path_factory, sentencepiece) -> tuple:
     """A file, its network and the question."""
     folder = tmp_path_factory.mktemp("gguf")
     gpt = made.network(sentencepiece.vocab_size, n_kv_head=2)
-    write.to_gguf(made.save(folder / "a", gpt, sentencepiece, chat=True), folder / "b")
+    write.export_gguf(made.save(folder / "a", gpt, sentencepiece, chat=True), folder / "b")
     words = vocabulary(sentencepiece, sentencepiece.vocab_size)
     asked = question(gpt.config, sentencepiece, words, is_chat=True)
     return folder / "b" / "model-f32.gguf", gpt, asked
@@ -49,7 +49,7 @@ def test_llama_cpp_computes_what_we_compute(exported, sentencepiece):
     assert figures.compared == 700 * figures.steps
     assert figures.equal_steps == figures.steps == 24 * 3
     assert (figures.texts, figures.other_texts) == (300, [])
-    assert (figures.chats, figures.other_chats) == (1, 0)
+    assert (figures.chats, figures.other_chats) == (6, 0)
 
 
 def test_another_network_shows(exported, sentencepiece):
@@ -75,7 +75,7 @@ def test_another_tokenizer_shows(exported, sentencepiece):
 def test_figures_are_told_in_words():
     assert judge(FIGURES, "float32") == (
         "llama.cpp: 4,000 log-probabilities at most 5.0e-06 nats off, the likeliest token the same "
-        "at 71 of 72 steps; 300 texts and a conversation become the same tokens"
+        "at 71 of 72 steps; 300 texts and 6 conversations become the same tokens"
     )
 
 
@@ -103,7 +103,7 @@ def test_the_limit_is_a_share_of_the_spread(dtype, difference, spread, is_refuse
 
 
 def test_a_conversation_in_other_tokens_is_refused():
-    with pytest.raises(NotEqual, match="a conversation becomes other tokens"):
+    with pytest.raises(NotEqual, match="1 of 6 conversations become other tokens"):
         judge(replace(FIGURES, other_chats=1), "float32")
 
 
@@ -122,5 +122,5 @@ def test_rows_in_the_wrong_order_show(tmp_path, sentencepiece, monkeypatch):
     gpt = made.network(sentencepiece.vocab_size)
     source = made.save(tmp_path / "a", gpt, sentencepiece)
     with pytest.raises(NotEqual, match="does not compute the model"):
-        write.to_gguf(source, tmp_path / "b")
+        write.export_gguf(source, tmp_path / "b")
     assert not Path(tmp_path / "b").exists()

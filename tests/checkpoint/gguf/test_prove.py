@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lit_llm.checkpoint.gguf.file import write_file
-from lit_llm.checkpoint.gguf.prove import NotEqual, prove_file
+from lit_llm.checkpoint.gguf.prove import prove_file
 from lit_llm.checkpoint.gguf.tensors import Planned
+from lit_llm.checkpoint.hf.prove import NotEqual
 
 METADATA = {
     "general.architecture": "llama",

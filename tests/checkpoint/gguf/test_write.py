@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lit_llm.checkpoint.gguf import llama_cpp, tensors
-from lit_llm.checkpoint.gguf.prove import NotEqual
-from lit_llm.checkpoint.gguf.write import to_gguf
+from lit_llm.checkpoint.gguf.write import export_gguf
+from lit_llm.checkpoint.hf.prove import NotEqual
 from lit_llm.checkpoint.manifest import CheckpointError, verify
 from lit_llm.checkpoint.sharded_io import OneRank, save_distributed
 from lit_llm.commands.export import run
@@ -30,40 +30,38 @@ def source(tmp_path, sentencepiece) -> Path:
     ],
     ids=["llama", "qwen3", "qwen2", "llama3"],
 )
-def test_llama_cpp_agrees_to_1e_4_nats_and_in_every_greedy_token(
-    tmp_path, sentencepiece, capsys, flags
-):
+def test_llama_cpp_agrees_to_1e_4_nats_and_in_every_greedy_token(tmp_path, sentencepiece, flags):
     gpt = made.network(sentencepiece.vocab_size, **flags)
-    to_gguf(made.save(tmp_path / "a", gpt, sentencepiece, chat=True), tmp_path / "b")
+    source = made.save(tmp_path / "a", gpt, sentencepiece, chat=True)
+    read, compared = export_gguf(source, tmp_path / "b")
     verify(tmp_path / "b")
     names = {path.name for path in (tmp_path / "b").iterdir()}
     assert names == {"model-f32.gguf", "Modelfile", "manifest.json"}
-    read, compared = capsys.readouterr().out.splitlines()
     assert read.startswith("read again: ")
     difference = float(re.search(r"at most (\S+) nats", compared)[1])
     assert difference < 1e-4
     assert compared.endswith(
-        "the same at 72 of 72 steps; 300 texts and a conversation become the same tokens"
+        "the same at 72 of 72 steps; 300 texts and 6 conversations become the same tokens"
     )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0"])
-def test_other_dtypes_are_written_and_compared(source, tmp_path, capsys, dtype):
-    to_gguf(source, tmp_path / "b", dtype)
+def test_other_dtypes_are_written_and_compared(source, tmp_path, dtype):
+    _, compared = export_gguf(source, tmp_path / "b", dtype)
     (path,) = (tmp_path / "b").glob("*.gguf")
     assert path.name == f"model-{tensors.TYPES[dtype].lower()}.gguf"
     reader = gguf.GGUFReader(path)
     types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert types["blk.0.attn_q.weight"] == tensors.TYPES[dtype]
     assert types["output_norm.weight"] == "F32"
-    assert "300 texts become the same tokens" in capsys.readouterr().out
+    assert "300 texts and 0 conversations become the same tokens" in compared
 
 
-def test_a_byte_level_tokenizer_goes_along(tmp_path, capsys):
+def test_a_byte_level_tokenizer_goes_along(tmp_path):
     tokenizer = made.byte_level(tmp_path / "tokenizer.json", "llama3-as-it-is")
     gpt = made.network(tokenizer.vocab_size)
-    to_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
-    assert "300 texts become the same tokens" in capsys.readouterr().out
+    _, compared = export_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
+    assert "300 texts and 0 conversations become the same tokens" in compared
 
 
 def test_a_template_goes_along_with_a_model_that_chats_and_with_no_other(
@@ -71,8 +69,8 @@ def test_a_template_goes_along_with_a_model_that_chats_and_with_no_other(
 ):
     monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
     gpt = made.network(sentencepiece.vocab_size)
-    to_gguf(made.save(tmp_path / "c", gpt, sentencepiece, chat=True), tmp_path / "chats")
-    to_gguf(source, tmp_path / "continues")
+    export_gguf(made.save(tmp_path / "c", gpt, sentencepiece, chat=True), tmp_path / "chats")
+    export_gguf(source, tmp_path / "continues")
     fields = [
         gguf.GGUFReader(tmp_path / name / "model-f32.gguf").fields
         for name in ("chats", "continues")
@@ -82,21 +80,20 @@ def test_a_template_goes_along_with_a_model_that_chats_and_with_no_other(
     assert fields[0]["general.name"].contents() == "chats"
     modelfiles = [(tmp_path / name / "Modelfile").read_text() for name in ("chats", "continues")]
     assert "{{ range .Messages }}" in modelfiles[0]
-    assert 'PARAMETER stop "<end>"\nPARAMETER stop "</s>"' in modelfiles[0]
+    assert 'PARAMETER stop "</s>"\nPARAMETER stop "<end>"' in modelfiles[0]
     assert 'TEMPLATE """{{ .Prompt }}"""' in modelfiles[1]
 
 
-def test_without_llama_cpp_it_is_said_that_it_was_not_run(source, tmp_path, capsys, monkeypatch):
+def test_without_llama_cpp_it_is_said_that_it_was_not_run(source, tmp_path, monkeypatch):
     monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
-    to_gguf(source, tmp_path / "b")
-    read, not_run = capsys.readouterr().out.splitlines()
+    read, not_run = export_gguf(source, tmp_path / "b")
     assert read == "read again: 21 tensors equal bit for bit, 31 keys equal"
     assert not_run == ("llama.cpp was not run: pip install xllamacpp, and export compares with it")
 
 
 def test_a_name_that_llama_cpp_takes_for_another_model_is_left_out(source, tmp_path, monkeypatch):
     monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
-    to_gguf(source, tmp_path / "my-Phi3")
+    export_gguf(source, tmp_path / "my-Phi3")
     fields = gguf.GGUFReader(tmp_path / "my-Phi3" / "model-f32.gguf").fields
     assert "general.name" not in fields
 
@@ -112,7 +109,7 @@ def test_a_sharded_checkpoint_is_the_same(source, tmp_path, sentencepiece, monke
     }
     save_distributed(checkpoint, tmp_path / "sharded", OneRank())
     for folder, name in ((source, "x/m"), (tmp_path / "sharded", "y/m")):
-        to_gguf(folder, tmp_path / name)
+        export_gguf(folder, tmp_path / name)
     x, y = (gguf.GGUFReader(tmp_path / name / "model-f32.gguf") for name in ("x/m", "y/m"))
     there = {tensor.name: tensor.data for tensor in x.tensors}
     assert all((there[tensor.name] == tensor.data).all() for tensor in y.tensors)
@@ -122,7 +119,7 @@ def test_a_sharded_checkpoint_is_the_same(source, tmp_path, sentencepiece, monke
 def test_an_error_leaves_nothing(source, tmp_path, monkeypatch):
     monkeypatch.setattr(llama_cpp, "ask", lambda *_: {}["answers"])
     with pytest.raises(KeyError, match="answers"):
-        to_gguf(source, tmp_path / "b")
+        export_gguf(source, tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -130,13 +127,13 @@ def test_a_file_that_is_not_what_was_meant_does_not_stay(source, tmp_path, monke
     made_once = tensors.Planned.encoded
     monkeypatch.setattr(tensors.Planned, "encoded", lambda self: made_once(self) * 2)
     with pytest.raises(NotEqual, match=r"attn_k\.weight differs in 9,216 of 9,216 values"):
-        to_gguf(source, tmp_path / "b")
+        export_gguf(source, tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_nothing_is_written_over(source, tmp_path):
     with pytest.raises(CheckpointError, match="exists already"):
-        to_gguf(source, tmp_path / "a")
+        export_gguf(source, tmp_path / "a")
 
 
 def test_a_damaged_checkpoint_is_not_exported(source, tmp_path):
@@ -145,22 +142,22 @@ def test_a_damaged_checkpoint_is_not_exported(source, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-        to_gguf(source, tmp_path / "b")
+        export_gguf(source, tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path):
     source = made.save(tmp_path / "a", made.network(70), None)
     with pytest.raises(ValueError, match="holds no tokenizer, and llama"):
-        to_gguf(source, tmp_path / "b")
+        export_gguf(source, tmp_path / "b")
 
 
-def test_what_llama_cpp_does_in_another_way_is_said(tmp_path, capsys):
+def test_what_llama_cpp_does_in_another_way_is_said(tmp_path):
     tokenizer = made.byte_level(tmp_path / "tokenizer.json", "qwen2")
     gpt = made.network(tokenizer.vocab_size, qk_norm=True)
-    to_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
+    told = export_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
     note = "note: llama.cpp takes characters as they come, the tokenizer composes (NFC)"
-    assert note in capsys.readouterr().out.splitlines()
+    assert note in told
 
 
 def test_the_command_line_takes_a_dtype(source, tmp_path, capsys):
@@ -168,6 +165,6 @@ def test_the_command_line_takes_a_dtype(source, tmp_path, capsys):
     to = ["--to", "gguf", "--out", str(out), "--dtype", "q8_0"]
     run("export", ["--ckpt_path", str(source), *to])
     said = capsys.readouterr().out
-    assert said.startswith("read again: 21 tensors equal within the rounding of q8_0")
-    assert f"{source} -> {out}" in said
+    assert said.startswith(f"{source} -> {out}\n")
+    assert "  read again: 21 tensors equal within the rounding of q8_0" in said
     assert "bytes  model-q8_0.gguf" in said
