@@ -44,7 +44,7 @@ def describe(tokenizer: HuggingFace) -> Described:
     """
     content = tokenizer.content()
     model = content["model"]
-    _refuse_others(model)
+    _refuse_others(content)
     composes = _composes(content.get("normalizer"))
     pre = _pre_tokenizer(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
     pieces = _pieces(content, set(tokenizer.special.values()))
@@ -55,14 +55,14 @@ def describe(tokenizer: HuggingFace) -> Described:
         metadata["tokenizer.ggml.unknown_token_id"] = unknown
     merged = {merge.replace(" ", "") for merge in merges}
     mistakable = [piece.text for piece in pieces if piece.type == CONTROL and piece.text in merged]
-    return Described("gpt2", pre, pieces, metadata, mistakable, composes)
+    lacks_bytes = not model["vocab"].keys() >= set(byte_characters().values())
+    return Described("gpt2", pre, pieces, metadata, mistakable, lacks_bytes, composes)
 
 
-def _refuse_others(model: dict[str, Any]) -> None:
-    missing = [
-        character for character in byte_characters().values() if character not in model["vocab"]
-    ]
-    if model.get("type") != "BPE" or missing or not model["merges"]:
+def _refuse_others(content: dict[str, Any]) -> None:
+    model = content["model"]
+    is_byte_level = "ByteLevel" in json.dumps(content.get("decoder"))
+    if model.get("type") != "BPE" or not is_byte_level or not model["merges"]:
         raise ValueError(
             f"a {model.get('type')} tokenizer.json that is no byte-level BPE: llama.cpp reads no "
             "other; if it comes with a tokenizer.model, train with that"

@@ -87,11 +87,10 @@ def question(
     config: GPTConfig, tokenizer: Tokenizer, words: Vocabulary, *, is_chat: bool
 ) -> Question:
     """What to ask about a model."""
+    without, composed = words.described.mistakable, words.described.composes
     has_system = tokenizer.chat_template.system is not None
     return Question(
-        texts=probes.texts(
-            tokenizer, TEXTS, seed=0, without=words.mistakable, composed=words.composes
-        ),
+        texts=probes.texts(tokenizer, TEXTS, seed=0, without=without, composed=composed),
         prompts=probes.prompts(config, tokenizer),
         chats=conversations(with_system=has_system) if is_chat else [],
         letter=probes.letter(tokenizer),

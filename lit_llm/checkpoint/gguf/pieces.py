@@ -39,5 +39,8 @@ class Described:
     """Spellings of control tokens and bytes that llama.cpp merges to those tokens even in text that
     it is told to take literally, for two other pieces make them up: "</s" and ">"."""
 
+    lacks_bytes: bool = False
+    """Some bytes have no token; both leave them out, and merge across the gap in another way."""
+
     composes: bool = False
     """The tokenizer composes characters (NFC) first; llama.cpp takes them as they come."""

@@ -52,6 +52,8 @@ def texts(
 ) -> list[str]:
     """Random texts: pieces of the vocabulary, digits, many scripts, look-alikes of control tokens.
 
+    Those that the tokenizer itself does not keep, for want of bytes, are left out.
+
     Args:
         tokenizer: whose pieces to take
         count: how many
@@ -67,7 +69,8 @@ def texts(
         text = "".join(parts).replace(SPACE, "")
         if composed:
             text = unicodedata.normalize("NFC", text)
-        if text and not any(avoided in text for avoided in without):
+        kept = tokenizer.decode(tokenizer.encode(text)) == text
+        if text and kept and not any(avoided in text for avoided in without):
             found.append(text)
     return found
 

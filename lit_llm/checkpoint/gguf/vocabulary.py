@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lit_llm.checkpoint.gguf import byte_level, sentencepiece
 from lit_llm.checkpoint.gguf.file import Metadata
-from lit_llm.checkpoint.gguf.pieces import UNUSED, Piece
+from lit_llm.checkpoint.gguf.pieces import UNUSED, Described, Piece
 from lit_llm.tokenizer.base import Tokenizer, class_path
 from lit_llm.tokenizer.huggingface import HuggingFace
 from lit_llm.tokenizer.sentencepiece import SentencePiece
@@ -26,11 +26,8 @@ class Vocabulary(NamedTuple):
     metadata: Metadata
     """The keys `tokenizer.ggml.*`."""
 
-    mistakable: list[str]
-    """As `Described.mistakable`."""
-
-    composes: bool
-    """As `Described.composes`."""
+    described: Described
+    """What llama.cpp does in another way."""
 
 
 def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
@@ -71,7 +68,7 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     }
     if described.model == "llama":
         metadata["tokenizer.ggml.scores"] = [piece.score for piece in pieces]
-    return Vocabulary(metadata, described.mistakable, described.composes)
+    return Vocabulary(metadata, described)
 
 
 def _refuse_twins(pieces: Sequence[Piece]) -> None:

@@ -21,6 +21,7 @@ from lit_llm.checkpoint.gguf import chat, llama_cpp
 from lit_llm.checkpoint.gguf.architecture import architecture, refuse_others, sizes
 from lit_llm.checkpoint.gguf.file import ARCHITECTURE, Metadata, library, write_file
 from lit_llm.checkpoint.gguf.modelfile import modelfile
+from lit_llm.checkpoint.gguf.pieces import Described
 from lit_llm.checkpoint.gguf.prove import prove_file
 from lit_llm.checkpoint.gguf.tensors import TYPES, plan
 from lit_llm.checkpoint.gguf.vocabulary import Vocabulary, vocabulary
@@ -135,13 +136,25 @@ def _modelfile(source: Source, metadata: Metadata, name: str) -> str:
     return modelfile(name, template, stops, source.config.max_seq_len)
 
 
+def _notes(described: Described) -> list[str]:
+    """What llama.cpp does in another way."""
+    notes = []
+    if described.composes:
+        notes.append("note: llama.cpp takes characters as they come, the tokenizer composes (NFC)")
+    if described.lacks_bytes:
+        notes.append("note: the tokenizer has not all bytes; llama.cpp skips them in another way")
+    if described.mistakable:
+        notes.append(f"note: llama.cpp reads a typed {' or '.join(described.mistakable)} as such")
+    return notes
+
+
 def _prove_use(path: Path, source: Source, words: Vocabulary, dtype: str) -> list[str]:
-    """Run llama.cpp, or say that it has not been run; and say what it does in another way."""
-    said = []
-    if words.composes:
-        said.append("note: llama.cpp takes characters as they come, the tokenizer composes (NFC)")
-    if words.mistakable:
-        said.append(f"note: llama.cpp reads a typed {' or '.join(words.mistakable)} as the token")
+    """Run llama.cpp, or say that it has not been run; and say what it does in another way.
+
+    Raises:
+        NotEqual: it does not compute the model.
+    """
+    said = _notes(words.described)
     if not llama_cpp.is_there():
         return [
             *said,

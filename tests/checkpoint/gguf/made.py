@@ -39,10 +39,13 @@ def byte_level(path: Path, kind: str = "gpt2", **added: Any) -> HuggingFace:
     Args:
         path: where to write it
         kind: gpt2, llama3, llama3-as-it-is (which takes words that are tokens unmerged), qwen2,
-            smollm, or nothing (which cuts no words)
+            smollm, few-bytes (as gpt2, but only with bytes of the text), or nothing (which cuts no
+            words)
         added: of `HuggingFace`
     """
-    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind in ("gpt2", "smollm"))
+    last = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=kind in ("gpt2", "few-bytes", "smollm")
+    )
     regex = {"llama3": LLAMA3, "llama3-as-it-is": LLAMA3, "qwen2": QWEN2}.get(kind)
     first: list[Any] = []
     if regex is not None:
@@ -57,7 +60,7 @@ def byte_level(path: Path, kind: str = "gpt2", **added: Any) -> HuggingFace:
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         special_tokens=CONTROL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=[] if kind == "few-bytes" else pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     library.train_from_iterator(corpus(), trainer)

@@ -23,6 +23,11 @@ def test_ways_to_cut_words_are_known_by_what_they_do(tmp_path, kind, pre, compos
     assert (described.model, described.pre, described.composes) == ("gpt2", pre, composes)
 
 
+def test_a_tokenizer_that_has_not_all_bytes_is_known(tmp_path):
+    assert describe(made.byte_level(tmp_path / "a.json", "few-bytes")).lacks_bytes
+    assert not describe(made.byte_level(tmp_path / "b.json")).lacks_bytes
+
+
 def test_pieces_and_merges_are_those_of_the_file(tmp_path):
     tokenizer = made.byte_level(tmp_path / "a.json", add_missing=True)
     content = json.loads((tmp_path / "a.json").read_text())

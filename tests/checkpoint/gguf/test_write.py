@@ -152,12 +152,18 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
         export_gguf(source, tmp_path / "b")
 
 
-def test_what_llama_cpp_does_in_another_way_is_said(tmp_path):
-    tokenizer = made.byte_level(tmp_path / "tokenizer.json", "qwen2")
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        ("qwen2", "llama.cpp takes characters as they come, the tokenizer composes (NFC)"),
+        ("few-bytes", "the tokenizer has not all bytes; llama.cpp skips them in another way"),
+    ],
+)
+def test_what_llama_cpp_does_in_another_way_is_said(tmp_path, kind, note):
+    tokenizer = made.byte_level(tmp_path / "tokenizer.json", kind)
     gpt = made.network(tokenizer.vocab_size, qk_norm=True)
     told = export_gguf(made.save(tmp_path / "a", gpt, tokenizer), tmp_path / "b")
-    note = "note: llama.cpp takes characters as they come, the tokenizer composes (NFC)"
-    assert note in told
+    assert f"note: {note}" in told
 
 
 def test_the_command_line_takes_a_dtype(source, tmp_path, capsys):
