@@ -33,12 +33,13 @@ from lit_llm.tokenizer.chat import Message
 PACKAGE = "xllamacpp"
 TEXTS = 300  # tokenized by both, in 0.2 s
 LIKELIEST = 1000  # log-probabilities that are compared at each step
-EXACT = 1e-4
-"""How far a log-probability may be off in nats, where the matrices are float32."""
+ALWAYS_ALLOWED = 1e-4
+"""How far a log-probability may be off, in nats, in any model."""
 
-ALLOWED = {"float32": EXACT, "float16": 0.1, "bfloat16": 0.5, "q8_0": 1.0}
+ALLOWED = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5, "q8_0": 1.0}
 """The same as a share of how far log-probabilities spread, their standard deviation. Measured on
-networks of random weights: 0.007, 0.05 and 0.25; a matrix with rows in a wrong order: 4."""
+networks of random weights: 9e-6, 0.007, 0.05 and 0.25; a matrix with rows in a wrong order: 4.
+SmolLM2-135M in float32: 1.7e-4, for llama.cpp itself is that far from float64 there, we 2e-5."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def judge(figures: Figures, dtype: str) -> str:
         f"llama.cpp: {figures.compared:,} log-probabilities at most {figures.difference:.1e} nats "
         f"off, the likeliest token the same at {figures.equal_steps} of {figures.steps} steps"
     )
-    allowed = max(EXACT, ALLOWED[dtype] * figures.spread)
+    allowed = max(ALWAYS_ALLOWED, ALLOWED[dtype] * figures.spread)
     if not figures.difference <= allowed:  # so that NaN is refused
         raise _differs(f"{said}; {dtype} allows {allowed:.1e}")
     if figures.other_texts:

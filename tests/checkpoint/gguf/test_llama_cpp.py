@@ -56,9 +56,9 @@ def test_another_network_shows(exported, sentencepiece):
     path, _, asked = exported
     other = made.network(sentencepiece.vocab_size, n_kv_head=2)
     with torch.no_grad():
-        other.blocks[1].attn.k_proj.weight[0, 0] += 0.01
+        other.blocks[1].attn.k_proj.weight[0] += 0.01
     figures = compare(path, other, sentencepiece, replace(asked, texts=[]))
-    assert figures.difference > 1e-4
+    assert figures.difference > 1e-3
     with pytest.raises(NotEqual, match="float32 allows"):
         judge(figures, "float32")
 
@@ -83,8 +83,9 @@ def test_figures_are_told_in_words():
     ("dtype", "difference", "spread", "is_refused"),
     [
         ("float32", 0.9e-4, 0.01, False),
-        ("float32", 1.1e-4, 1.0, True),
-        ("float32", 2.9e-4, 3.0, False),  # log-probabilities of -30 have fewer digits behind
+        ("float32", 1.1e-4, 0.01, True),
+        ("float32", 1.1e-3, 1.0, True),
+        ("float32", 2.9e-3, 3.0, False),
         ("float16", 0.09, 1.0, False),
         ("float16", 0.06, 0.5, True),
         ("bfloat16", 0.6, 1.0, True),
