@@ -101,6 +101,11 @@ def _refuse_others(model: Model) -> None:
             "the tokenizer has not all of the 256 bytes, with which llama.cpp spells what the "
             "vocabulary lacks: take one with byte_fallback"
         )
+    if model.adds_space and any(piece.type == USER_DEFINED for piece in model.pieces):
+        raise ValueError(
+            "the tokenizer puts a space in front of a text and has user-defined pieces, behind "
+            "which llama.cpp would put another: take one without either"
+        )
     if any(piece.type == UNUSED for piece in model.pieces):
         raise ValueError(
             "the tokenizer has unused pieces, which llama.cpp would use: take one without"

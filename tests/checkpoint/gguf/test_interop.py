@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import sentencepiece as spm
 import torch
 import transformers
 
@@ -118,12 +119,14 @@ def test_3000_texts_and_3000_of_all_unicode_become_the_same_tokens(
     assert llama_cpp.compare(path, gpt, tokenizer, asked).other_texts == []
 
 
-def test_a_model_that_puts_a_space_in_front_does_so_in_llama_cpp(tmp_path):
-    """As Llama 2's and Mistral's do."""
-    import sentencepiece
-
+@pytest.mark.parametrize(
+    "settings",
+    [{"add_dummy_prefix": True}, {"user_defined_symbols": ["<b>", "▁▁▁"]}],
+    ids=["as Llama 2's and Mistral's", "as Gemma's"],
+)
+def test_models_of_others_put_a_space_in_front_or_look_for_pieces_first(tmp_path, settings):
     lines = [line for text in made.corpus() for line in text.splitlines()]
-    sentencepiece.SentencePieceTrainer.train(
+    spm.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_prefix=str(tmp_path / "m"),
         model_type="bpe",
@@ -131,10 +134,11 @@ def test_a_model_that_puts_a_space_in_front_does_so_in_llama_cpp(tmp_path):
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
-        user_defined_symbols=["<b>", "▁▁▁"],
         minloglevel=2,
+        **{"add_dummy_prefix": False, **settings},
     )
     tokenizer = SentencePiece(str(tmp_path / "m.model"))
-    assert tokenizer.token_bytes(tokenizer.encode("a")[0])[:1] == b" "
+    begins = tokenizer.token_bytes(tokenizer.encode("a")[0])[:1]
+    assert (begins == b" ") is ("user_defined_symbols" not in settings)
     _, (*_, said) = export(tmp_path, tokenizer, n_layer=1, chat=False)
     assert "300 texts and 0 conversations become the same tokens" in said

@@ -66,15 +66,15 @@ def test_our_own_adds_no_space_and_knows_its_unknown_token(sentencepiece):
 
 def test_user_defined_pieces_are_written_with_spaces(tmp_path):
     """llama.cpp looks for them before it writes spaces as U+2581."""
-    described = describe(tokenizer(tmp_path / "a", **WITH_BYTES, user_defined_symbols=["▁▁x"]))
+    settings = {**WITH_BYTES, "add_dummy_prefix": False, "user_defined_symbols": ["▁▁x"]}
+    described = describe(tokenizer(tmp_path / "a", **settings))
     assert [piece.text for piece in described.pieces if piece.type == 4] == ["  x"]
 
 
 def test_control_tokens_that_pieces_make_up_are_told(tmp_path):
     """Where pieces mix letters and signs: </s> out of "</s" and ">", but <s> out of none."""
-    lines = {"split_by_unicode_script": False, "user_defined_symbols": []}
     path = tmp_path / "a"
-    path.write_bytes(train(**WITH_BYTES, **lines, vocab_size=400))
+    path.write_bytes(train(**WITH_BYTES, vocab_size=400))
     model = format_.ModelProto.FromString(path.read_bytes())
     model.pieces[-1].piece = "</s"
     path.write_bytes(model.SerializeToString())
@@ -92,6 +92,7 @@ def test_control_tokens_that_pieces_make_up_are_told(tmp_path):
             "remove_extra_whitespaces=false",
         ),
         ({**WITH_BYTES, "treat_whitespace_as_suffix": True}, "does not write a space as U[+]2581"),
+        ({**WITH_BYTES, "user_defined_symbols": ["<b>"]}, "a text and has user-defined pieces"),
         (LOSSLESS, "has not all of the 256 bytes"),
     ],
 )
