@@ -36,10 +36,11 @@ LIKELIEST = 1000  # log-probabilities that are compared at each step
 ALWAYS_ALLOWED = 1e-4
 """How far a log-probability may be off, in nats, in any model."""
 
-ALLOWED = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5, "q8_0": 1.0}
+ALLOWED = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5, "q8_0": 2.0}
 """The same as a share of how far log-probabilities spread, their standard deviation. Measured on
 networks of random weights: 9e-6, 0.007, 0.05 and 0.25; a matrix with rows in a wrong order: 4.
-SmolLM2-135M in float32: 1.7e-4, for llama.cpp itself is that far from float64 there, we 2e-5."""
+SmolLM2-135M: 1.7e-4 in float32, for llama.cpp itself is that far from float64 there, we 2e-5;
+0.1 in bfloat16, 0.6 in q8_0."""
 
 
 @dataclass(frozen=True)

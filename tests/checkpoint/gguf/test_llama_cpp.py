@@ -89,7 +89,7 @@ def test_figures_are_told_in_words():
         ("float16", 0.09, 1.0, False),
         ("float16", 0.06, 0.5, True),
         ("bfloat16", 0.6, 1.0, True),
-        ("q8_0", 1.1, 1.0, True),
+        ("q8_0", 2.1, 1.0, True),
         ("q8_0", float("nan"), 1.0, True),
     ],
 )
