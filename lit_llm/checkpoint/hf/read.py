@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_llm.checkpoint.bundle import (
     TIED,
     TIED_TO,
     WEIGHTS,
-    load_model,
+    with_weights,
     write_description,
 )
 from lit_llm.checkpoint.folder import write_folder
@@ -83,7 +84,10 @@ def import_hf(source: Path, target: Path) -> list[str]:
         entries[WEIGHTS] = write_streamed(folder / WEIGHTS, weights.shapes, weights.read)
 
         def load() -> GPT:
-            return load_model(folder, verify=False)[0]
+            state = load_file(folder / WEIGHTS)
+            if config.tie_embeddings:
+                state[TIED] = state[TIED_TO]
+            return with_weights(config, state)
 
         proof = prove(source, config, load, weights.dtype, tokenizer, chat=chat)
         told.extend(proof.lines())

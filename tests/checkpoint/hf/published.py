@@ -80,6 +80,7 @@ def publish(
     dtype: torch.dtype = torch.float32,
     max_shard_size: str = "5GB",
     chat: str | None = CHATML,
+    std: float = 0.15,
     **changed: Any,
 ) -> torch.nn.Module:
     """Write a random model of a family with a tokenizer, and give it back."""
@@ -87,7 +88,7 @@ def publish(
     config = their_config(family, **changed)
     model = getattr(transformers, f"{FAMILIES[family][0]}ForCausalLM")(config).eval()
     for parameter in model.parameters():  # biases and norms too: what is 0 or 1 hides its place
-        parameter.data.normal_(std=0.15) if parameter.dim() == 2 else parameter.data.normal_(1, 0.3)
+        parameter.data.normal_(std=std) if parameter.dim() == 2 else parameter.data.normal_(1, 0.3)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     publish_tokenizer(folder, chat=chat)
     return model
