@@ -25,6 +25,12 @@ FORMS = {
         ("float32", "bfloat16", "float16"),
         "a folder for transformers, vLLM and others: config.json, safetensors, tokenizer",
     ),
+    "gguf": (
+        "lit_llm.checkpoint.gguf.write",
+        "export_gguf",
+        ("float32", "float16", "bfloat16", "q8_0"),
+        "a file for llama.cpp, and a Modelfile for ollama",
+    ),
 }
 EXAMPLE = "python cli.py export --ckpt_path checkpoints/RUN --to hf --out FOLDER"
 
@@ -57,6 +63,9 @@ def _parser(command: str = "export") -> SmallParser:
     parser.add_argument("--to", required=True, choices=list(FORMS), help=forms)
     parser.add_argument("--out", required=True, help="the folder to write; it must not exist")
     parser.add_argument(
-        "--dtype", type=str | None, default=None, help="of the weights; null: as they are saved"
+        "--dtype",
+        type=str | None,
+        default=None,
+        help="of the weights; null: as they are saved, in gguf float32",
     )
     return parser
