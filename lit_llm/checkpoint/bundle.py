@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from lit_llm.checkpoint.hashed import Entries, write_bytes
 from lit_llm.checkpoint.manifest import CheckpointError, LaterFormat, unreadable
@@ -28,6 +27,7 @@ from lit_llm.checkpoint.sharded import Shards, is_sharded
 from lit_llm.checkpoint.verification import NOTICEABLE, verified
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.init import SkipInit
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
 
@@ -139,7 +139,7 @@ def with_weights(config: GPTConfig, state: dict[str, Tensor]) -> GPT:
 
 def empty_model(config: GPTConfig) -> GPT:
     """A network whose weights are still to be given; its memory is not touched before that."""
-    with _SkipInit():
+    with SkipInit():
         return GPT(config)
 
 
@@ -201,19 +201,6 @@ def _read_weights(folder: Path, device: torch.device | str) -> dict[str, Tensor]
             raise unreadable(folder / WEIGHTS, error) from error
     weights = Shards(folder).read_all(MODEL)
     return {name: tensor.to(device) for name, tensor in weights.items()}
-
-
-class _SkipInit(TorchFunctionMode):
-    """Leaves parameters as allocated: drawing values costs most of the time of building a model.
-
-    Not the meta device, on which what a module computes in __init__ (RoPE's tables) is lost.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
 
 
 def _assign(model: nn.Module, state: dict[str, Tensor]) -> None:

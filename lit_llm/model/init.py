@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 STD = 0.02  # GPT-2's (Radford et al., 2019)
 RESIDUAL = ("o_proj.weight", "down_proj.weight")  # what is added to the residual stream
@@ -41,6 +42,20 @@ def init_weights(
             copy(parameter, initial_value(name, parameter.shape, seed, std))
         elif name.endswith("_proj.bias"):
             copy(parameter, torch.zeros(parameter.shape))  # nn.Linear would draw it
+
+
+class SkipInit(TorchFunctionMode):
+    """Leaves parameters as allocated, while modules are built whose weights come from elsewhere.
+
+    Drawing values costs most of the time of building a model; on the meta device, where there are
+    none, it imports torch._dynamo all the same: a second and 140 MB.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def initial_value(name: str, shape: torch.Size, seed: int, std: float) -> Tensor:

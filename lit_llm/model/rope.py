@@ -99,6 +99,9 @@ def rope_table(
     """
     if head_dim % 2:
         raise ValueError(f"RoPE rotates channels in pairs: head_dim must be even, got {head_dim}")
+    if device is not None and device.type == "meta":  # its arange imports torch._dynamo: a second
+        table_TE = torch.empty(positions, head_dim, dtype=torch.float32, device=device)
+        return table_TE, table_TE.clone()
     pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
     # Rounded in this order, logits equal Hugging Face's bit for bit; theta ** -x is 3e-6 off.
     frequency = 1.0 / theta ** (pair / head_dim)

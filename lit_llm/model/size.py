@@ -12,6 +12,7 @@ import torch
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.init import SkipInit
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Size:
 
 def skeleton(config: GPTConfig) -> GPT:
     """The network with shapes but without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         return GPT(config)
 
 

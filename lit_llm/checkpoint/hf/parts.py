@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 4096
-"""of a matrix that are widened at a time"""
+VALUES = 2**24
+"""of a matrix that are widened at a time. Pieces of 64 MB are given back to the system when they are
+freed; of pieces below 32 MB the allocator kept 200 MB."""
 
 
 def in_float32(model: nn.Module) -> None:
@@ -31,7 +32,8 @@ def in_float32(model: nn.Module) -> None:
 def _linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         weight = linear.weight.detach()
-        parts = [F.linear(x.float(), rows.float()) for rows in weight.split(ROWS)]
+        n_rows = max(VALUES // weight.size(1), 1)
+        parts = [F.linear(x.float(), rows.float()) for rows in weight.split(n_rows)]
         product = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         return product if linear.bias is None else product + linear.bias.detach().float()
 

@@ -11,7 +11,7 @@ from lit_llm.model.gpt import GPT
 
 @torch.no_grad()
 def test_a_model_of_16_bits_computes_as_its_float32_copy_does(monkeypatch):
-    monkeypatch.setattr(parts, "ROWS", 7)  # so that matrices are cut
+    monkeypatch.setattr(parts, "VALUES", 7 * 16)  # so that matrices are cut
     config = GPTConfig(vocab_size=50, n_layer=2, d_model=16, n_head=2, qkv_bias=True, qk_norm=True)
     narrow = GPT(config).bfloat16().eval()
     wide = copy.deepcopy(narrow).float()
