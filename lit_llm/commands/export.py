@@ -18,7 +18,12 @@ FORMS = {
     "checkpoint": (
         "lit_llm.checkpoint.consolidate",
         "consolidate",
-        "a checkpoint of one file for the weights and one for the state of training",
+        "a checkpoint that needs nothing beside it: shards put together, adapters merged",
+    ),
+    "peft": (
+        "lit_llm.checkpoint.peft",
+        "to_peft",
+        "the adapters of a LoRA run for Hugging Face's peft; --base says where their base is",
     ),
 }
 EXAMPLE = "python cli.py export --ckpt_path checkpoints/RUN --to checkpoint --out FOLDER"
@@ -32,7 +37,15 @@ def run(command: str, arguments: list[str]) -> None:
     module, function, _ = FORMS[settings.to]
     with asked_by("--ckpt_path"):
         source, target = resolve(settings.ckpt_path), Path(settings.out)
-    getattr(import_module(module), function)(source, target)
+    further = {}
+    if settings.base is not None:
+        if settings.to != "peft":
+            raise ValueError(
+                f"--base names the base of adapters, so it goes with --to peft, not "
+                f"{settings.to}: leave it out"
+            )
+        further["base"] = settings.base
+    getattr(import_module(module), function)(source, target, **further)
     print(f"{source} -> {target}")
     for path in sorted(path for path in target.rglob("*") if path.is_file()):
         print(f"  {path.stat().st_size:>15,} bytes  {path.relative_to(target).as_posix()}")
@@ -45,6 +58,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint, or a run for its newest")
     parser.add_argument("--to", required=True, choices=list(FORMS), help=forms)
     parser.add_argument("--out", required=True, help="the folder to write; it must not exist")
+    parser.add_argument(
+        "--base", type=str, help="with peft: a name on the Hugging Face hub, or a folder"
+    )
     return parser
 
 
