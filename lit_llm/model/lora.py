@@ -81,13 +81,13 @@ class LoraLinear(nn.Linear):
         self.weight = linear.weight
         self.register_parameter("bias", linear.bias)
         self.scale = lora.scale
-        self.drop = nn.Dropout(lora.dropout)
+        self.dropout = lora.dropout  # no module: what splits a layer looks for weights in each
         like = linear.weight
         self.lora_A = nn.Parameter(like.new_empty(lora.rank, self.in_features))
         self.lora_B = nn.Parameter(like.new_empty(self.out_features, lora.rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(self.drop(x), self.lora_A)
+        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)
         return F.linear(x, self.weight, self.bias) + F.linear(low, self.lora_B) * self.scale
 
 
