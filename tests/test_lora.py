@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from safetensors.torch import load_file
 from lit_llm.checkpoint.bundle import load_model, read_meta
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
 from lit_llm.checkpoint.merge import load_apart
+from lit_llm.checkpoint.reader import Reader
 from lit_llm.model.lora import is_adapter
 
 ROOT = Path(__file__).parents[1]
@@ -217,3 +221,37 @@ def test_a_missing_base_is_a_line_in_every_command(cli, runs, tmp_path):
         assert command.code == 2
         assert "holds adapters, and their base is neither at" in command.err
         assert len(command.err[command.err.index("error: ") :].splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_adapters_that_were_saved_in_shards_go_on_in_one_process_and_the_other_way_round(
+    tiny_fit, runs, cache
+):
+    still = ("--model.lora.dropout=0", "--data.global_batch_size=8", "--data.micro_batch_size=1")
+    fit(tiny_fit, runs, "--run=one", *EVERY_TWO, *still)
+    files = (f"recipes/{FINETUNE}", "trainer/fsdp.yaml", "precision/32-true.yaml")
+    common = ["fit", *(part for file in files for part in ("-c", str(ROOT / "configs" / file)))]
+    common += ["-c", str(ROOT / "tests/configs/tiny-chat.yaml"), *map(str, OVERLAY)]
+    common += [f"--data.cache_dir={cache}", f"--runs_dir={runs}", *EVERY_TWO, *still]
+    common += [f"--model.init_from={runs / 'base'}", "--trainer.accelerator=cpu"]
+    from_one = f"--ckpt_path={runs / 'one/step-00000002'}"
+    launch([*common, "--run=two", "then", *common, "--run=two-from-one", from_one])
+    assert (runs / "two" / LAST / "shards.json").is_file()
+    from_two = f"--ckpt_path={runs / 'two/step-00000002'}"
+    fit(tiny_fit, runs, "--run=one-from-two", from_two, *EVERY_TWO, *still)
+    expected = Reader(runs / "one" / LAST, apart=True)
+    for run in ("two", "two-from-one", "one-from-two"):
+        found = Reader(runs / run / LAST, apart=True)
+        assert set(found.names) == set(expected.names)
+        for name in expected.names:
+            torch.testing.assert_close(found.read(name), expected.read(name), rtol=0, atol=1e-6)
+
+
+def launch(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "--", str(ROOT / "tests/training/resume_matrix.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert finished.returncode == 0, finished.stderr[-9000:]

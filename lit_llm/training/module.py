@@ -382,7 +382,7 @@ class LitLLM(L.LightningModule):
             return {}
         return {LORA: asdict(self.lora), BASE: describe_base(self.base)}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What checkpoints hold: of a LoRA run the adapters; its base has the rest."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         if self.lora is None:

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 # What decides the weights at a given step: another value would make another run of it.
-TRAJECTORY = ("seed_everything", "model.gpt", "model.objective", "model.optimizer", "data")
-TRAJECTORY += ("model.lora",)
+TRAJECTORY = (
+    "seed_everything",
+    "model.gpt",
+    "model.lora",
+    "model.objective",
+    "model.optimizer",
+    "data",
+)
 
 # Under the keys above, what may change all the same: who does the work, and how it is shared out.
 FREE = (
