@@ -75,7 +75,20 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tiny_fit, runs):
     assert all(same(states[0][i], states[1][i]) for i in states[1])
 
 
-def test_accumulation_and_the_guards_train_alike(tiny_fit, runs):
+def test_parts_that_learn_as_a_whole_are_saved_and_go_on_too(tiny_fit, cli, runs, tmp_path):
+    whole = ("--model.lora.whole=[embed,lm_head]", *EVERY_TWO)
+    fit(tiny_fit, runs, "--run=whole", *whole)
+    fit(tiny_fit, runs, "--run=whole-on", f"--ckpt_path={runs / 'whole/step-00000002'}", *whole)
+    held = weights(runs / "whole")
+    assert "embed.weight" in held
+    assert same(weights(runs / "whole-on"), held)
+    finished = cli("validate", "--ckpt_path", runs / "whole")
+    assert "is what the run logged at step 4" in finished.err
+    to = ["--to", "checkpoint", "--out", tmp_path / "out"]
+    assert cli("export", "--ckpt_path", runs / "whole", *to).code == 0
+
+
+def test_a_step_cut_into_micro_batches_is_the_same_step(tiny_fit, runs):
     fit(
         tiny_fit,
         runs,
@@ -84,9 +97,9 @@ def test_accumulation_and_the_guards_train_alike(tiny_fit, runs):
         "--model.lora.dropout=0",
         *EVERY_TWO,
     )
-    fit(tiny_fit, runs, "--run=whole", "--model.lora.dropout=0", *EVERY_TWO)
-    cut, whole = (weights(runs / run) for run in ("cut", "whole"))
-    for name, weight in whole.items():
+    fit(tiny_fit, runs, "--run=at-once", "--model.lora.dropout=0", *EVERY_TWO)
+    cut, at_once = (weights(runs / run) for run in ("cut", "at-once"))
+    for name, weight in at_once.items():
         torch.testing.assert_close(cut[name], weight, rtol=1e-3, atol=1e-5)
 
 
@@ -173,6 +186,7 @@ def test_a_run_goes_on_over_its_own_base_even_where_that_has_gone_on_too(tiny_fi
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--model.lora.whole=[head]"], "lora.whole"),
         (["--model.lora.rank=0"], "lora.rank=0 is no size: give 1 or more"),
         (["--model.lora.targets=[q_proj,query]"], "no block has a linear layer 'query': use"),
         (["--model.lora.base_dtype=bfloat16"], "lora.base_dtype=bfloat16 needs bf16-mixed"),

@@ -36,7 +36,7 @@ from lit_llm.checkpoint.sharded import Shards, is_sharded
 from lit_llm.checkpoint.verification import NOTICEABLE, verified
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
-from lit_llm.model.lora import adapters_of, merge
+from lit_llm.model.lora import learned_of, merge
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
 
@@ -75,7 +75,7 @@ def write_bundle(
         folder: where to
         meta: plain values for bundle.json; `model` is `gpt_to_plain(config)`
         state: `GPT.state_dict()`, whole tensors on any device; if `meta` has `lora` and `base`,
-            only the adapters of it are written
+            only what the run learns of it is written
         tokenizer: saved into the folder by its own class
 
     Returns:
@@ -86,11 +86,12 @@ def write_bundle(
     """
     entries = write_description(folder, meta, tokenizer)
     if is_adapted(meta):
-        return {**entries, ADAPTERS: write_tensors(folder / ADAPTERS, adapters_of(state))}
-    if meta["model"]["tie_embeddings"]:
+        state = learned_of(state, lora_from_plain(meta[LORA]))
+    if meta["model"]["tie_embeddings"] and TIED in state:
         assert torch.equal(state[TIED], state[TIED_TO]), "tied embeddings have come apart"
         state = {name: tensor for name, tensor in state.items() if name != TIED}
-    return {**entries, WEIGHTS: write_tensors(folder / WEIGHTS, state)}
+    file = weights_file(meta)
+    return {**entries, file: write_tensors(folder / file, state)}
 
 
 def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer | None) -> Entries:
@@ -215,9 +216,15 @@ def own_weights(
             state = load_file(file, device=str(device))
         except SafetensorError as error:
             raise unreadable(file, error) from error
-    if meta["model"]["tie_embeddings"] and not is_adapted(meta):
+    if has_tied_head(meta):
         state[TIED] = state[TIED_TO]
     return state
+
+
+def has_tied_head(meta: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint itself has an output projection that is the embedding, stored once."""
+    learned = not is_adapted(meta) or lora_from_plain(meta[LORA]).learns(TIED)
+    return bool(meta["model"]["tie_embeddings"]) and learned
 
 
 def weights_file(meta: Mapping[str, Any]) -> str:

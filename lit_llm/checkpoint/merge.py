@@ -24,7 +24,7 @@ from lit_llm.checkpoint.manifest import CheckpointError
 from lit_llm.checkpoint.plain import gpt_from_plain, lora_from_plain
 from lit_llm.checkpoint.training_state import tensor_bytes
 from lit_llm.model.gpt import GPT
-from lit_llm.model.lora import adapters_of, add_adapters
+from lit_llm.model.lora import add_adapters, learned_of
 
 TOLERANCE = 1e-5  # of the largest logit; rounding in float32 comes to a tenth of it
 _ROWS, _TOKENS, _SEED = 2, 64, 0
@@ -71,12 +71,11 @@ def load_apart(folder: Path) -> GPT:
     gpt = GPT(gpt_from_plain(meta["model"])).float()
     check_weights(gpt, base.state)
     gpt.load_state_dict(base.state)
-    add_adapters(gpt, lora_from_plain(meta[LORA]))
-    adapters, own = adapters_of(dict(gpt.named_parameters())), own_weights(folder, meta)
-    check_weights(adapters, own)
-    with torch.no_grad():
-        for name, adapter in adapters.items():
-            adapter.copy_(own[name])
+    lora = lora_from_plain(meta[LORA])
+    add_adapters(gpt, lora)
+    own = own_weights(folder, meta)
+    check_weights(learned_of(gpt.state_dict(), lora), own)
+    gpt.load_state_dict(own, strict=False)  # the rest is the base's
     return gpt.eval()
 
 

@@ -46,9 +46,15 @@ def to_peft(source: Path, target: Path, *, base: str | None = None) -> None:
         raise CheckpointError(f"{source} holds no adapters: give a checkpoint of a LoRA run")
     if meta.get("bidirectional"):
         raise ValueError(f"{source} is a masked model, which no Llama is: peft could not load it")
+    lora = lora_from_plain(meta[LORA])
+    if lora.whole:
+        raise ValueError(
+            f"{source} has learned {', '.join(lora.whole)} as a whole (lora.whole), and only "
+            "adapters are written for peft: merge them by --to checkpoint"
+        )
     see_whole(source)
     weights = {_their_name(name): w for name, w in own_weights(source, meta).items()}
-    config = _config(lora_from_plain(meta[LORA]), weights, base)
+    config = _config(lora, weights, base)
 
     def write(folder: Path) -> Entries:
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"

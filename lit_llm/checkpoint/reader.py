@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_llm.checkpoint.base import LORA, find_base, is_adapted
 from lit_llm.checkpoint.boxes import Box, box_at, is_spread
-from lit_llm.checkpoint.bundle import MODEL, TIED, TIED_TO, read_meta, weights_file
+from lit_llm.checkpoint.bundle import MODEL, TIED, TIED_TO, has_tied_head, read_meta, weights_file
 from lit_llm.checkpoint.manifest import unreadable
 from lit_llm.checkpoint.plain import lora_from_plain
 from lit_llm.checkpoint.sharded import Shards, cut, is_sharded
@@ -42,7 +42,7 @@ class Reader:
     def __init__(self, folder: Path, *, apart: bool = False) -> None:
         self.folder = folder
         meta = read_meta(folder)
-        self._tied = bool(meta["model"]["tie_embeddings"]) and not (apart and is_adapted(meta))
+        self._tied = has_tied_head(meta) if apart else bool(meta["model"]["tie_embeddings"])
         self._source: Shards | _Plain | _Merged
         if is_adapted(meta) and not apart:
             self._source = _Merged(folder, meta)
@@ -152,7 +152,7 @@ class _Merged:
         return {n: t.to(torch.promote_types(t.dtype, torch.float32)) for n, t in like.items()}
 
     def read(self, name: str, box: Box) -> Tensor:
-        whole = self._base.read(name)
+        whole = (self._adapters if name in self._adapters.names else self._base).read(name)
         a, b = adapted(name)
         if a in self._adapters.names:
             # all of it, whatever the box: a part of a product may differ from it in the last bit

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_llm.checkpoint.base import is_adapted
+from lit_llm.checkpoint.base import LORA, is_adapted
 from lit_llm.checkpoint.bundle import (
     MODEL,
     TIED,
@@ -29,6 +29,7 @@ from lit_llm.checkpoint.bundle import (
 from lit_llm.checkpoint.folder import abandon, begin, explained, finish
 from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.manifest import CheckpointError
+from lit_llm.checkpoint.plain import lora_from_plain
 from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks, Ranks, on_first, together
 from lit_llm.checkpoint.reader import Reader
 from lit_llm.checkpoint.sharded import (
@@ -52,7 +53,7 @@ from lit_llm.checkpoint.training_state import (
     write_training,
 )
 from lit_llm.checkpoint.verification import NOTICEABLE, verified
-from lit_llm.model.lora import adapters_of
+from lit_llm.model.lora import learned_of
 
 __all__ = [
     "OneRank",
@@ -163,8 +164,8 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
     training, optimizer = without_optimizer(training)
     bundle = checkpoint[OURS]["bundle"]
     if is_adapted(bundle):
-        weights = adapters_of(weights)
-    elif bundle["model"]["tie_embeddings"]:
+        weights = learned_of(weights, lora_from_plain(bundle[LORA]))
+    if bundle["model"]["tie_embeddings"] and TIED in weights:
         tied = weights.pop(TIED)
         assert torch.equal(local(tied), local(weights[TIED_TO])), "tied embeddings came apart"
     named = {MODEL + name: tensor for name, tensor in weights.items()}

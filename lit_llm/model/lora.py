@@ -26,6 +26,7 @@ from lit_llm.model.init import stream
 
 Value = TypeVar("Value")
 ADAPTERS = ("lora_A", "lora_B")
+OUTSIDE = ("embed", "lm_head", "norm")  # of the blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,10 @@ class Lora:
     targets: Literal["all"] | tuple[str, ...] = ("q_proj", "v_proj")
     """Linear layers of the blocks, by their last names, such as [q_proj, v_proj]; or all."""
 
+    whole: tuple[Literal["embed", "lm_head", "norm"], ...] = ()
+    """Parts outside the blocks that learn as a whole: [embed, lm_head] where the data has tokens
+    that the base never met, such as the roles of a chat; their rows are noise otherwise."""
+
     base_dtype: Literal["bfloat16"] | None = None
     """Keep the frozen matrices of the blocks in bfloat16: half their memory and, under bf16-mixed,
     which needs it, the same numbers; null: in the dtype of the weights."""
@@ -58,13 +63,20 @@ class Lora:
             raise ValueError(f"lora.dropout={self.dropout} is no share: give 0 <= dropout < 1")
         if not self.targets:
             raise ValueError("lora.targets is empty, so nothing would learn: give [q_proj, v_proj]")
-        if not isinstance(self.targets, str):  # JSON gives a list, which has no hash
-            object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("targets", "whole"):  # JSON gives lists, which have no hash
+            if not isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, tuple(value))
+        if unknown := sorted(set(self.whole) - set(OUTSIDE)):
+            raise ValueError(f"lora.whole: there is no {unknown[0]!r}: use {', '.join(OUTSIDE)}")
 
     @property
     def scale(self) -> float:
         """What B A x is multiplied by."""
         return self.alpha / self.rank
+
+    def learns(self, name: str) -> bool:
+        """Whether the parameter of this name trains, and a checkpoint of the run holds it."""
+        return is_adapter(name) or name.partition(".")[0] in self.whole
 
 
 class LoraLinear(nn.Linear):
@@ -97,6 +109,10 @@ def add_adapters(gpt: GPT, lora: Lora) -> None:
     Raises:
         ValueError: no block has a linear layer of that name, or one shares its weight.
     """
+    if gpt.config.tie_embeddings and "lm_head" in lora.whole and "embed" not in lora.whole:
+        raise ValueError(
+            "lora.whole has lm_head, which is the embedding here (tie_embeddings): name embed too"
+        )
     layers = dict(_linear_layers(gpt))
     there = sorted({_last(name) for name in layers})
     targets = there if lora.targets == "all" else lora.targets
@@ -116,13 +132,15 @@ def add_adapters(gpt: GPT, lora: Lora) -> None:
             )
         owner, _, attribute = name.rpartition(".")
         setattr(gpt.get_submodule(owner), attribute, LoraLinear(layer, lora))
-    freeze(gpt)
+    freeze(gpt, lora)
 
 
-def freeze(gpt: nn.Module) -> None:
-    """Let adapters train, and nothing else."""
-    for name, parameter in gpt.named_parameters():
-        parameter.requires_grad_(is_adapter(name))
+def freeze(gpt: nn.Module, lora: Lora) -> None:
+    """Let train what a LoRA run learns, and nothing else."""
+    named = list(gpt.named_parameters(remove_duplicate=False))  # a tied table has two names
+    learning = {id(parameter) for name, parameter in named if lora.learns(name)}
+    for _, parameter in named:
+        parameter.requires_grad_(id(parameter) in learning)
 
 
 def cast_frozen(gpt: GPT, dtype: torch.dtype) -> None:
@@ -161,13 +179,13 @@ def is_adapter(name: str) -> bool:
     return _last(name) in ADAPTERS
 
 
-def adapters_of(state: Mapping[str, Value]) -> dict[str, Value]:
-    """The adapters among weights, by their names."""
-    return {name: value for name, value in state.items() if is_adapter(name)}
+def learned_of(state: Mapping[str, Value], lora: Lora) -> dict[str, Value]:
+    """What a LoRA run learns among weights, by their names: adapters, and parts as a whole."""
+    return {name: value for name, value in state.items() if lora.learns(name)}
 
 
-def frozen_of(state: Mapping[str, Value]) -> dict[str, Value]:
-    """All other weights."""
+def base_of(state: Mapping[str, Value]) -> dict[str, Value]:
+    """What the base has of a network's weights: all but the adapters."""
     return {name: value for name, value in state.items() if not is_adapter(name)}
 
 
@@ -178,26 +196,27 @@ def adapted(name: str) -> tuple[str, str]:
 
 
 def merge(
-    weights: Mapping[str, Tensor], adapters: Mapping[str, Tensor], scale: float
+    weights: Mapping[str, Tensor], learned: Mapping[str, Tensor], scale: float
 ) -> dict[str, Tensor]:
-    """Weights of a network with the adapters in them, all in float32 at least.
+    """Weights of a network with what was learned in them, all in float32 at least.
 
     Args:
         weights: of the network without adapters
-        adapters: by their names
+        learned: adapters, and weights of parts that learned as a whole, by their names
         scale: `Lora.scale`
 
     Raises:
         ValueError: an adapter has no weight, or lacks its counterpart.
     """
-    state, left = {}, set(adapters)
+    state, left = {}, set(learned)
     for name, weight in weights.items():
         a, b = adapted(name)
         if {a, b} <= left:
-            state[name] = merged(weight, adapters[a], adapters[b], scale)
-            left -= {a, b}
+            state[name] = merged(weight, learned[a], learned[b], scale)
         else:
+            weight = learned.get(name, weight)
             state[name] = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        left -= {a, b, name}
     if left:
         raise ValueError(f"the adapters do not fit the model: {min(left)} belongs to no weight")
     return state

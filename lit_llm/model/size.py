@@ -67,7 +67,8 @@ def size(config: GPTConfig, seq_len: int | None = None, lora: Lora | None = None
     looked_up = 0 if config.tie_embeddings else model.embed.weight.numel()
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     matmul = sum(p.numel() for p in matrices) - looked_up
-    frozen = 0 if lora is None else matmul - trained
+    frozen = sum(p.numel() for p in matrices if not p.requires_grad)
+    frozen -= 0 if model.embed.weight.requires_grad else looked_up
     seq_len = config.max_seq_len if seq_len is None else seq_len
     channels = config.n_head * config.channels_per_head
     return Size(

@@ -34,7 +34,7 @@ from lit_llm.data.module import TextData
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
-from lit_llm.model.lora import Lora, adapters_of, frozen_of, init_adapters, is_adapter
+from lit_llm.model.lora import Lora, base_of, init_adapters, learned_of
 from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
@@ -162,7 +162,7 @@ class LitLLM(L.LightningModule):
     @torch.no_grad()
     def _take_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint, of which each process reads its own part."""
-        state = frozen_of(cast(GPT, self.gpt).state_dict())
+        state = base_of(cast(GPT, self.gpt).state_dict())
 
         def read() -> None:
             reader = Reader(folder)
@@ -220,9 +220,9 @@ class LitLLM(L.LightningModule):
             )
         counts = size(self.gpt_config, lora=self.lora)
         tokens = self._data.nominal_tokens_per_step
-        adapters = f" ({counts.trained:,} of them adapters that learn)" if self.lora else ""
+        learning = f" ({counts.trained:,} of them learn)" if self.lora else ""
         self.print(
-            f"{counts.parameters:,} parameters{adapters}, {tokens:,} tokens per step, "
+            f"{counts.parameters:,} parameters{learning}, {tokens:,} tokens per step, "
             f"{counts.flops_per_token * tokens:.2g} FLOPs per step"
         )
 
@@ -387,7 +387,14 @@ class LitLLM(L.LightningModule):
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         if self.lora is None:
             return state
-        return {n: w for n, w in state.items() if is_adapter(n) or not n.startswith(PREFIX)}
+        ours, gpt = {}, {}
+        for name, value in state.items():
+            if name.startswith(PREFIX):
+                gpt[name.removeprefix(PREFIX)] = value
+            else:
+                ours[name] = value
+        learned = learned_of(gpt, self.lora)
+        return {**ours, **{PREFIX + name: value for name, value in learned.items()}}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -413,7 +420,7 @@ class LitLLM(L.LightningModule):
         weights = checkpoint["state_dict"].items()
         expected = self.gpt.state_dict()
         check_weights(
-            adapters_of(expected) if self.lora else expected,
+            learned_of(expected, self.lora) if self.lora else expected,
             {name.removeprefix(PREFIX): w for name, w in weights},
         )
 

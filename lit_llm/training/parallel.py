@@ -78,7 +78,7 @@ def build(
     if sharding and tensor > 1:
         split_matrices(gpt, sharding.mesh[TENSOR])
         if lora is not None:
-            freeze(gpt)  # what was split are new parameters
+            freeze(gpt, lora)  # what was split are new parameters
     checkpoint_activations(gpt, activation_checkpointing)
     if compile:
         compile_blocks(gpt)

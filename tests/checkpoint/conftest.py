@@ -185,10 +185,12 @@ class Adapted:
     """The network with its adapters apart"""
 
 
-def save_adapted(root: Path, *, sharded: bool = False, **settings: Any) -> Adapted:
+def save_adapted(
+    root: Path, *, sharded: bool = False, whole: tuple[str, ...] = (), **settings: Any
+) -> Adapted:
     """Write root/base/step-00000002 and root/lora/step-00000004, whose adapters do something."""
     sizes = {"vocab_size": 11, "max_seq_len": 7, "n_layer": 2, "d_model": 12, "n_head": 2}
-    lora = Lora(rank=3, alpha=6.0, targets=("q_proj", "down_proj"))
+    lora = Lora(rank=3, alpha=6.0, targets=("q_proj", "down_proj"), whole=whole)
     config = GPTConfig(**{**sizes, "d_ff": 5, "pad_vocab_to": 4, **settings})
     torch.manual_seed(3)
     gpt = GPT(config).eval()
@@ -198,7 +200,7 @@ def save_adapted(root: Path, *, sharded: bool = False, **settings: Any) -> Adapt
     add_adapters(gpt, lora)
     init_adapters(gpt, 0)
     for name, parameter in gpt.named_parameters():
-        if name.endswith("lora_B"):
+        if parameter.requires_grad and not name.endswith("lora_A"):
             parameter.data.normal_(std=0.5)
     adapted = {"lora": asdict(lora), "base": describe_base(base)}
     config_of_run = {"model": {"lora": asdict(lora), "init_from": "base"}}

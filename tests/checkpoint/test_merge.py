@@ -74,6 +74,30 @@ def test_each_weight_is_read_merged_or_apart(adapted):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(
+    ("tied", "whole"),
+    [(True, ("embed",)), (True, ("embed", "lm_head")), (False, ("lm_head", "norm"))],
+)
+def test_parts_that_learned_as_a_whole_are_held_with_the_adapters(
+    save_lora, tmp_path, tied, whole, sharded
+):
+    adapted = save_lora(tmp_path, sharded=sharded, whole=whole, tie_embeddings=tied)
+    expected = adapted.gpt(TOKENS_BT)
+    assert torch.equal(load_apart(adapted.folder)(TOKENS_BT), expected)
+    gpt, bundle = load_model(adapted.folder)
+    assert close(gpt(TOKENS_BT), expected)
+    assert (gpt.lm_head.weight is gpt.embed.weight) == tied
+    apart = Reader(adapted.folder, apart=True).skeleton()
+    assert {name for name in apart if "lora" not in name} == {f"{part}.weight" for part in whole}
+    reader = Reader(adapted.folder)
+    for name, weight in bundle.state.items():
+        assert torch.equal(reader.read(f"model.{name}"), weight)
+    consolidate(adapted.folder, tmp_path / "merged")
+    assert close(load_model(tmp_path / "merged")[0](TOKENS_BT), expected)
+
+
+@torch.no_grad()
 def test_adapters_over_adapters_add_up(save_lora, tmp_path):
     first = save_lora(tmp_path)
     meta = read_meta(first.folder)

@@ -29,6 +29,12 @@ def test_whole_weights_are_refused(adapted, tmp_path):
         to_peft(adapted.base, tmp_path / "peft")
 
 
+def test_more_than_adapters_is_refused(save_lora, tmp_path):
+    adapted = save_lora(tmp_path, whole=("embed", "lm_head"))
+    with pytest.raises(ValueError, match=r"learned embed, lm_head as a whole .* merge them"):
+        to_peft(adapted.folder, tmp_path / "peft")
+
+
 @pytest.mark.interop
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"tie_embeddings": True, "n_head": 6, "n_kv_head": 2}])

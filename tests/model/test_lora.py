@@ -11,11 +11,11 @@ from lit_llm.model.init import init_weights
 from lit_llm.model.lora import (
     Lora,
     LoraLinear,
-    adapters_of,
     add_adapters,
     cast_frozen,
     init_adapters,
     is_adapter,
+    learned_of,
     merge,
 )
 from lit_llm.optim.groups import parameter_groups
@@ -130,7 +130,7 @@ def test_merged_weights_are_w_plus_the_scaled_product_and_compute_the_same():
     add_adapters(gpt, lora)
     init_adapters(gpt, 0)
     randomize_b(gpt)
-    state = merge(base, adapters_of(gpt.state_dict()), lora.scale)
+    state = merge(base, learned_of(gpt.state_dict(), lora), lora.scale)
     assert state.keys() == base.keys()
     layer = gpt.blocks[1].mlp.down_proj
     by_hand = base["blocks.1.mlp.down_proj.weight"].clone()
@@ -153,6 +153,32 @@ def test_a_bfloat16_base_is_merged_in_float32():
     state = merge({"l.weight": base, "other": base}, adapters, 1.0)
     assert state["l.weight"].tolist() == [[pytest.approx(1.001)] * 2] * 2  # bfloat16: 1.0
     assert state["other"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parts_that_learn_as_a_whole_have_gradients_too_and_replace_those_of_the_base(tied):
+    gpt, lora = network(tie_embeddings=tied), Lora(targets=["v_proj"], whole=("embed", "lm_head"))
+    base = {name: weight.clone() for name, weight in gpt.state_dict().items()}
+    add_adapters(gpt, lora)
+    init_adapters(gpt, 0)
+    gpt(tokens()).square().sum().backward()
+    learning = {name for name, p in gpt.named_parameters() if p.grad is not None}
+    adapters = {f"blocks.{layer}.attn.v_proj.lora_{kind}" for layer in (0, 1) for kind in "AB"}
+    assert learning == adapters | ({"embed.weight"} if tied else {"embed.weight", "lm_head.weight"})
+    kinds = {group["kind"] for group in parameter_groups(gpt)}
+    assert kinds == ({"embedding", "matrix"} if tied else {"embedding", "head", "matrix"})
+    torch.optim.SGD(gpt.parameters(), lr=0.1).step()
+    learned = learned_of(gpt.state_dict(), lora)
+    assert learned.keys() == adapters | {"embed.weight", "lm_head.weight"}
+    state = merge(base, learned, lora.scale)
+    assert torch.equal(state["embed.weight"], gpt.embed.weight)
+    assert not torch.equal(state["embed.weight"], base["embed.weight"])
+    assert torch.equal(state["norm.weight"], base["norm.weight"])
+
+
+def test_a_tied_head_learns_with_its_embedding_or_not_at_all():
+    with pytest.raises(ValueError, match="which is the embedding here"):
+        add_adapters(network(tie_embeddings=True), Lora(whole=("lm_head",)))
 
 
 def test_adapters_without_a_weight_are_refused():
@@ -232,6 +258,7 @@ def test_a_layer_that_shares_its_weight_is_refused():
         ({"alpha": 0.0}, "lora.alpha=0.0 must be a number above 0"),
         ({"dropout": 1.0}, "lora.dropout=1.0 is no share"),
         ({"targets": []}, "lora.targets is empty"),
+        ({"whole": ["head"]}, "lora.whole: there is no 'head': use embed, lm_head, norm"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, message):

@@ -50,4 +50,7 @@ def test_adapters_count_as_what_learns_and_save_the_gradients_of_weights():
     frozen = 2 * (2 * 64 + 2 * 32 + 3 * 128) + 512
     assert found.flops_per_token == 4 * frozen + 6 * adapters + 12 * 2 * 8 * 10
     assert size(config).trained == size(config).parameters
+    also = size(config, 10, Lora(rank=3, whole=("embed", "lm_head")))
+    assert also.trained == adapters + 2 * 512
+    assert also.flops_per_token == found.flops_per_token + 2 * 512  # a row is only looked up
     assert found.training_bytes() == 4 * found.parameters + 12 * adapters

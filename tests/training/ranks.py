@@ -106,7 +106,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora-tied": {
         "optimizer": adamw,
         "steps": 3,
-        "lora": Lora(rank=1, targets=("o_proj", "down_proj")),
+        "lora": Lora(rank=1, targets=("o_proj", "down_proj"), whole=("embed", "lm_head")),
         "gpt": {"tie_embeddings": True, "qkv_bias": True},
     },
     "lora-muon": {"optimizer": muon, "steps": 3, "lora": Lora(rank=3)},
