@@ -21,6 +21,7 @@ from lit_llm.model.lora import is_adapter
 ROOT = Path(__file__).parents[1]
 FINETUNE = "quickstart/finetune.yaml"
 OVERLAY = ("-c", ROOT / "configs/overlays/lora.yaml", "--model.lora.dropout=0.2")
+OVERLAY += ("--model.lora.whole=[]",)
 EVERY_TWO = ("--checkpoint.every_n_steps=2", "--checkpoint.keep_last=null")
 LAST = "step-00000004"
 
