@@ -20,10 +20,12 @@ COMMANDS = {
     "validate": ("lit_llm.commands.fit", "loss of a checkpoint on validation data"),
     "test": ("lit_llm.commands.fit", "the same on test data"),
     "predict": ("lit_llm.commands.predict", "answer prompts with a checkpoint"),
+    "evaluate": ("lit_llm.commands.evaluate", "score it: bits per byte, questions, lm_eval"),
     "prepare": ("lit_llm.commands.prepare", "train the tokenizer and write shards, no training"),
     "plan": ("lit_llm.commands.plan", "memory, speed and trainer file, before anything runs"),
     "parity": ("lit_llm.commands.parity", "train alike under every strategy and precision here?"),
     "export": ("lit_llm.commands.export", "a checkpoint in another form"),
+    "import": ("lit_llm.commands.importing", "a published model as a checkpoint"),
     "report": ("lit_llm.commands.report", "draw a run's report.html again"),
 }
 

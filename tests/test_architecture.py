@@ -19,7 +19,7 @@ ALLOWED = {
     "callbacks": {"training", "generation", "model", "data", "checkpoint", "planning"},
     "planning": {"model", "data", "objective", "optim", "training"},
     "commands": {"training", "callbacks", "checkpoint", "generation", "data", "objective"}
-    | {"planning", "tokenizer", "optim"},
+    | {"planning", "tokenizer", "optim", "evaluation"},
     "cli.py": {"commands"},
     "__init__.py": set(),
 }

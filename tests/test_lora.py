@@ -270,3 +270,18 @@ def launch(arguments: list[str]) -> None:
         [*command, *arguments], capture_output=True, text=True, env=environment
     )
     assert finished.returncode == 0, finished.stderr[-9000:]
+
+
+@pytest.mark.interop
+@torch.no_grad()
+def test_an_export_to_hf_computes_what_the_adapters_apart_compute(cli, runs, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    to = ["--to", "hf", "--out", tmp_path / "hf"]
+    finished = cli("export", "--ckpt_path", runs / "lora", *to)
+    assert finished.code == 0, finished.err
+    tokens_BT = torch.arange(20)[None]
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")(tokens_BT).logits
+    expected = load_apart(runs / "lora" / LAST)(tokens_BT)
+    off = (found[..., : expected.size(-1)] - expected).abs().max()
+    assert float(off) <= 1e-5 * float(expected.abs().max())

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from lit_llm.callbacks.curves import series
+from lit_llm.callbacks.evaluations import evaluations
 from lit_llm.callbacks.units import clock, short
 
 _STYLE = """
@@ -42,6 +43,7 @@ def page(
     name: str,
     rows: list[dict[str, str]],
     samples: list[dict[str, Any]],
+    evaluated: list[dict[str, Any]],
     card: dict[str, Any],
     environment: dict[str, Any],
     config: str,
@@ -53,6 +55,7 @@ def page(
         name: of the run
         rows: of metrics.csv
         samples: rows of samples.jsonl, the oldest first
+        evaluated: entries of evaluation.json, the oldest first
         card: the data card
         environment: versions and device
         config: text of config.yaml; empty if there is none
@@ -65,6 +68,7 @@ def page(
         f'<figure><img alt="Curves of the run: loss, learning rate, speed, gradient norm" '
         f'src="data:image/png;base64,{picture}"></figure>',
         _section("What it wrote", _samples(samples)),
+        _section("Evaluation", evaluations(evaluated)),
         _section("Data", _table(card)),
         _section("Configuration", f"<pre>{escape(config)}</pre>" if config else ""),
         _section("Versions and device", _table(environment)),

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lit_llm.callbacks.csv_log import read_rows
 from lit_llm.callbacks.curves import draw
 from lit_llm.callbacks.environment import environment
+from lit_llm.callbacks.evaluations import EVALUATION_FILE, read_evaluations
 from lit_llm.callbacks.page import page, write_page
 from lit_llm.callbacks.samples import SAMPLES_FILE, read_samples
 
@@ -26,14 +27,14 @@ def write_report(run_dir: Path) -> Path:
     """Draw a run again from its folder; needs neither the data nor the model.
 
     Args:
-        run_dir: holds metrics.csv; samples.jsonl, data_card.json, environment.json and config.yaml
-            are shown where they exist
+        run_dir: holds metrics.csv; samples.jsonl, evaluation.json, data_card.json,
+            environment.json and config.yaml are shown where they exist
 
     Returns:
         Path of report.html; report.png lies beside it.
 
     Raises:
-        ValueError: the folder has no metrics.csv with rows.
+        ValueError: the folder has no metrics.csv with rows, or its evaluation.json is no such file.
     """
     path = run_dir / "metrics.csv"
     rows = read_rows(path)[1] if path.exists() else []
@@ -49,6 +50,7 @@ def write_report(run_dir: Path) -> Path:
         name="/".join(run_dir.absolute().parts[-2:]),
         rows=rows,
         samples=read_samples(run_dir / SAMPLES_FILE),
+        evaluated=read_evaluations(run_dir / EVALUATION_FILE),
         card=_read_json(run_dir / CARD_FILE),
         environment=_read_json(run_dir / ENVIRONMENT_FILE),
         config=config.read_text(encoding="utf-8") if config.exists() else "",

@@ -85,8 +85,8 @@ class Samples(L.Callback):
             return
         if self.prompts is not None:
             tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-            bos = [tokenizer.special["bos"]] if "bos" in tokenizer.special else []
-            self._prompt_ids = [bos + tokenizer.encode(text) for text in self.prompts]
+            begin = tokenizer.document if "bos" in tokenizer.special else list
+            self._prompt_ids = [begin(tokenizer.encode(text)) for text in self.prompts]
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _begin(Path(trainer.default_root_dir) / SAMPLES_FILE, trainer.global_step)
 

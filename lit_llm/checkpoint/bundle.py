@@ -146,11 +146,25 @@ def load_model(
         ValueError: as `load_bundle`, or the weights do not fit the network.
     """
     bundle = load_bundle(folder, verify=verify, device=device)
+    return with_weights(bundle.config, bundle.state).to(device).eval(), bundle
+
+
+def with_weights(config: GPTConfig, state: dict[str, Tensor]) -> GPT:
+    """A network whose parameters are these tensors, not copies.
+
+    Raises:
+        ValueError: they do not fit it.
+    """
+    gpt = empty_model(config)
+    check_weights(gpt, state)
+    _assign(gpt, state)
+    return gpt
+
+
+def empty_model(config: GPTConfig) -> GPT:
+    """A network whose weights are still to be given; its memory is not touched before that."""
     with _SkipInit():
-        gpt = GPT(bundle.config)
-    check_weights(gpt, bundle.state)
-    _assign(gpt, bundle.state)
-    return gpt.to(device).eval(), bundle
+        return GPT(config)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,37 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     Raises:
         ValueError: a tensor is of a type that the format does not have.
     """
+    return write_streamed(path, tensors, tensors.__getitem__)
+
+
+def write_streamed(
+    path: Path, shapes: Mapping[str, Tensor], read: Callable[[str], Tensor]
+) -> FileEntry:
+    """The same of tensors that are made or read when their turn comes, one after the other.
+
+    Args:
+        path: the file
+        shapes: of all tensors, which may lie on the meta device
+        read: gives a tensor of the shape and dtype that was promised
+
+    Raises:
+        ValueError: as `write_tensors`.
+    """
     assert sys.byteorder == "little", "the format is little-endian, and nothing here swaps bytes"
-    for name, tensor in tensors.items():
+    for name, tensor in shapes.items():
         if tensor.dtype not in _NAMES:
             raise ValueError(
                 f"{name} has dtype {tensor.dtype}, which safetensors files do not have: "
                 "keep it in another one"
             )
     order = list(_NAMES)
-    ordered = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
+    ordered = sorted(shapes.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
     with HashedFile(path) as file:
         file.write(_header(ordered))
-        for _, tensor in ordered:
+        for name, promised in ordered:
+            tensor = read(name)
+            assert tensor.shape == promised.shape, f"{name} has shape {tuple(tensor.shape)}"
+            assert tensor.dtype == promised.dtype, f"{name} has dtype {tensor.dtype}"
             if tensor.numel():
                 file.write(_bytes_of(tensor))
     return file.entry

@@ -21,7 +21,6 @@ from lit_llm.data.sealed import seal
 from lit_llm.data.shards import ShardWriter
 from lit_llm.data.split import cut_tail, held_out
 from lit_llm.tokenizer.base import Tokenizer
-from lit_llm.tokenizer.chat import ChatTemplate
 
 BATCH_BYTES = 2**20
 SPLITS = ("train", "val")
@@ -62,7 +61,8 @@ class EncodeJob:
 def encode(job: EncodeJob) -> None:
     """Write train/, val/, stats.json and manifest.json.
 
-    A text is stored as bos + its tokens + eos, a conversation as its template says.
+    A text is stored as bos + its tokens + eos (some published models go without bos), a
+    conversation as the tokenizer's template says.
 
     Raises:
         ValueError: the unit's content changed in between, or the tokenizer lacks a control token.
@@ -152,9 +152,10 @@ def _tokens(
 ) -> Iterator[tuple[np.ndarray | list[int], list[bool] | None]]:
     texts = [document.text for document in documents if isinstance(document, Text)]
     encoded = iter(tokenizer.encode_arrays(texts))
-    bos, eos = ([tokenizer.special_id(name)] if texts else [] for name in ("bos", "eos"))
+    bos = tokenizer.document([]) if texts else []
+    eos = [tokenizer.special_id("eos")] if texts else []
     for document in documents:
         if isinstance(document, Text):
             yield np.concatenate([bos, np.asarray(next(encoded), np.int64), eos]), None
         else:
-            yield ChatTemplate().encode(tokenizer, document.messages)
+            yield tokenizer.chat_template.encode(tokenizer, document.messages)

@@ -130,7 +130,7 @@ def _identity(tokenizer: Tokenizer, groups: list[list[Known]]) -> str:
     """What of the tokenizer decides the tokens, known before it is trained."""
     kind = class_name(tokenizer)
     if tokenizer.trained:
-        return key_of(kind, tokenizer.fingerprint)
+        return key_of(kind, tokenizer.identity)
     return key_of(kind, tokenizer.recipe(), [[unit.key for unit in group] for group in groups])
 
 

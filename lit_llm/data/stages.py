@@ -129,7 +129,7 @@ def encode_units(
     parcel, jobs = Parcel(tokenizer), []
     for unit, places in zip(group, drop, strict=True):
         key = key_of(
-            unit.key, class_name(tokenizer), tokenizer.fingerprint, has_mask, split, places.tolist()
+            unit.key, class_name(tokenizer), tokenizer.identity, has_mask, split, places.tolist()
         )
         jobs.append(
             EncodeJob(

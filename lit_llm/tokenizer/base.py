@@ -11,10 +11,13 @@ To use one of your own, subclass `Tokenizer` in a file of yours and name it in Y
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lit_llm.tokenizer.chat import ChatTemplate
 
 SPECIAL = ("pad", "bos", "eos", "mask", "system", "user", "assistant", "end")
 """Names of the control tokens: padding, begin and end of a document, the masked word of a masked
@@ -43,6 +46,9 @@ class Tokenizer(ABC):
     `train` and `recipe` may be used. It must survive pickling: preparation hands it to processes.
     """
 
+    chat_template: ChatTemplate = ChatTemplate()
+    """How conversations are written; kept with the tokenizer, for training and for answering."""
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:
@@ -54,9 +60,21 @@ class Tokenizer(ABC):
         """Ids of the control tokens by name, of those in `SPECIAL` that this tokenizer has."""
 
     @property
+    def control(self) -> dict[str, int]:
+        """Ids of all control tokens by how they are written; `special` may be some of them."""
+        return {f"<|{name}|>": id for name, id in self.special.items()}
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256, in hex, of what determines the ids: equal fingerprints, equal ids."""
+
+    @property
+    def identity(self) -> str:
+        """What determines the ids of texts and of conversations: equal ones, equal ids."""
+        if self.chat_template == ChatTemplate():
+            return self.fingerprint
+        return f"{self.fingerprint} {json.dumps(self.chat_template.plain(), sort_keys=True)}"
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -82,6 +100,18 @@ class Tokenizer(ABC):
     @abstractmethod
     def load(cls, folder: Path) -> Tokenizer:
         """The tokenizer that was saved into `folder`."""
+
+    def encode_inside(self, text: str) -> list[int]:
+        """`encode` of a text that follows a control token, where that makes a difference."""
+        return self.encode(text)
+
+    def document(self, ids: Iterable[int]) -> list[int]:
+        """What a text is to the model, given its ids: those behind the token that begins it.
+
+        Raises:
+            ValueError: the tokenizer has no such token.
+        """
+        return [self.special_id("bos"), *ids]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text; override it where many at once are faster."""

@@ -3,19 +3,26 @@
     <s> <user> Who bakes? <end> <assistant> Anna does. <end>
                                             ----------------   learned: what the model is to say
 
-The roles and ends are ids that code puts in; only what stands between them is encoded from text.
+Roles and ends are ids that code puts in; only what stands between them is encoded from text.
 A template that were filled in and then encoded as a whole would let a user type the roles.
+
+Templates of published models are the same kind of thing with other words around the turns. Some
+write roles in ordinary text: it is encoded together with the text beside it, as their own training
+did, so that the ids are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from lit_llm.tokenizer.base import Tokenizer
+if TYPE_CHECKING:
+    from lit_llm.tokenizer.base import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
+_NAMED = re.compile(r"\{(pad|bos|eos|mask|system|user|assistant|end)\}")
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,50 @@ class Message:
             )
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What stands around the words of one role."""
+
+    before: str
+    after: str
+
+
+class _Piece(NamedTuple):
+    """A control token, or text; and whether the model learns to say it."""
+
+    part: int | str
+    learned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
-    """Our own template; subclass it to write conversations in another way."""
+    """What stands around each turn; the defaults are our own template.
+
+    `{bos}`, `{end}` and the other names of `SPECIAL` in braces stand for the tokenizer's control
+    token of that name; what is spelled as one of its control tokens is that token; all else is
+    text.
+    """
+
+    begin: str = "{bos}"
+    """Opens the conversation."""
+
+    system: Turn | None = Turn("{system}", "{end}")
+    """Around a system prompt; None: the template has none."""
+
+    user: Turn = Turn("{user}", "{end}")
+    """Around what the user says."""
+
+    assistant: Turn = Turn("{assistant}", "{end}")
+    """Around an answer. It is learned with the first control token behind it, to learn to stop."""
+
+    default_system: str | None = None
+    """The system prompt of a conversation that has none; None: it goes without."""
+
+    strip: bool = False
+    """Whether white space around the words of each turn is dropped."""
+
+    source: str | None = None
+    """The Jinja text that a published model came with, which says the same."""
 
     def encode(
         self, tokenizer: Tokenizer, messages: Sequence[Message]
@@ -49,17 +98,10 @@ class ChatTemplate:
             end of its turn, so that it learns to stop.
 
         Raises:
-            ValueError: there is no message, or the tokenizer lacks a control token.
+            ValueError: there is no message, or a system prompt that the template has no place for,
+                or the tokenizer lacks a control token.
         """
-        if not messages:
-            raise ValueError("a conversation without messages: give at least one")
-        end = tokenizer.special_id("end")
-        ids, learned = [tokenizer.special_id("bos")], [False]
-        for message in messages:
-            content = [*tokenizer.encode(message.content), end]
-            ids += [tokenizer.special_id(message.role), *content]
-            learned += [False, *[message.role == "assistant"] * len(content)]
-        return ids, learned
+        return _encode(tokenizer, list(self._pieces(tokenizer, messages)))
 
     def prompt(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
         """The conversation so far and the assistant's role: the model goes on with its answer.
@@ -67,9 +109,135 @@ class ChatTemplate:
         Raises:
             ValueError: as `encode`.
         """
-        ids, _ = self.encode(tokenizer, messages)
-        return [*ids, tokenizer.special_id("assistant")]
+        header = [_Piece(part, False) for part in cut(tokenizer, self.assistant.before)]
+        return _encode(tokenizer, [*self._pieces(tokenizer, messages), *header])[0]
 
     def stop_ids(self, tokenizer: Tokenizer) -> set[int]:
-        """Ids that end an answer."""
-        return {tokenizer.special_id("end"), tokenizer.special_id("eos")}
+        """Ids that end an answer.
+
+        Raises:
+            ValueError: the tokenizer lacks a control token of the template.
+        """
+        ends = [end for end in cut(tokenizer, self.assistant.after) if isinstance(end, int)]
+        return {*ends[:1], *(id for name, id in tokenizer.special.items() if name == "eos")}
+
+    def render(self, tokenizer: Tokenizer, messages: Sequence[Message], *, answer: bool) -> str:
+        """The conversation as a text in which control tokens are spelled out, for comparisons.
+
+        Args:
+            tokenizer: spells the control tokens
+            messages: the turns
+            answer: append what opens the assistant's turn
+        """
+        parts = [piece.part for piece in self._pieces(tokenizer, messages)]
+        header = cut(tokenizer, self.assistant.before) if answer else []
+        return spelled(tokenizer, [*parts, *header])
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> ChatTemplate:
+        """Inverse of `plain`.
+
+        Raises:
+            ValueError: it is no template.
+        """
+        try:
+            turns = {role: Turn(**plain[role]) for role in get_args(Role) if plain[role]}
+            return cls(**{**plain, **turns})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no chat template: {error!r}") from None
+
+    def _pieces(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[_Piece]:
+        if not messages:
+            raise ValueError("a conversation without messages: give at least one")
+        yield from (_Piece(part, False) for part in cut(tokenizer, self.begin))
+        if self.default_system is not None and messages[0].role != "system":
+            yield from self._turn(tokenizer, "system", self.default_system)
+        for message in messages:
+            said = message.content.strip() if self.strip else message.content
+            yield from self._turn(tokenizer, message.role, said)
+
+    def _turn(self, tokenizer: Tokenizer, role: Role, said: str) -> Iterator[_Piece]:
+        around: Turn | None = getattr(self, role)
+        if around is None:
+            raise ValueError(
+                "this model's chat template has no place for a system prompt: "
+                "leave it out, or say it in the first question"
+            )
+        learned = role == "assistant"
+        yield from (_Piece(part, False) for part in cut(tokenizer, around.before))
+        yield _Piece(said, learned)
+        for part in cut(tokenizer, around.after):
+            yield _Piece(part, learned)
+            learned = learned and isinstance(part, str)  # up to the end, not what follows it
+
+
+def cut(tokenizer: Tokenizer, literal: str) -> list[int | str]:
+    """What a template itself says, as control tokens and the text between them.
+
+    Raises:
+        ValueError: the tokenizer lacks a control token that is named in braces.
+    """
+    parts: list[int | str] = []
+    start = 0
+    for match in _control_pattern(tokenizer).finditer(literal):
+        parts.append(literal[start : match.start()])
+        named = _NAMED.fullmatch(match[0])
+        parts.append(tokenizer.special_id(named[1]) if named else tokenizer.control[match[0]])
+        start = match.end()
+    return [part for part in [*parts, literal[start:]] if part != ""]
+
+
+def spelled(tokenizer: Tokenizer, parts: Iterable[int | str]) -> str:
+    """Inverse of `cut`, with control tokens as published templates write them."""
+    spelling = {id: text for text, id in tokenizer.control.items()}
+    return "".join(part if isinstance(part, str) else spelling[part] for part in parts)
+
+
+def _control_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
+    longest_first = sorted(filter(None, tokenizer.control), key=len, reverse=True)
+    return re.compile("|".join([_NAMED.pattern, *map(re.escape, longest_first)]))
+
+
+def _encode(tokenizer: Tokenizer, pieces: Sequence[_Piece]) -> tuple[list[int], list[bool]]:
+    """Ids of the pieces; what is text from one control token to the next is encoded as one."""
+    ids: list[int] = []
+    learned: list[bool] = []
+    text: list[_Piece] = []
+
+    def add_text() -> None:
+        whole = "".join(str(piece.part) for piece in text)
+        if whole:
+            encode = tokenizer.encode_inside if ids else tokenizer.encode
+            new = encode(whole)
+            ids.extend(new)
+            learned.extend(_flags(tokenizer, new, text))
+        text.clear()
+
+    for piece in pieces:
+        if isinstance(piece.part, str):
+            text.append(piece)
+        else:
+            add_text()
+            ids.append(piece.part)
+            learned.append(piece.learned)
+    add_text()
+    return ids, learned
+
+
+def _flags(tokenizer: Tokenizer, ids: Sequence[int], text: Sequence[_Piece]) -> list[bool]:
+    """Whether each token of a text is learned: if any of its bytes is."""
+    if len({piece.learned for piece in text if piece.part}) <= 1:
+        return [any(piece.learned for piece in text if piece.part)] * len(ids)
+    of_byte = [p.learned for p in text for _ in str(p.part).encode()]
+    sizes = [len(tokenizer.token_bytes(id)) for id in ids]
+    # Some tokenizers put a space in front, which is none of the text's bytes.
+    place = len(of_byte) - sum(sizes)
+    flags = []
+    for size in sizes:
+        flags.append(any(of_byte[max(place, 0) : max(place + size, 0)]))
+        place += size
+    return flags

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "tokenizer.json"
 SPECIAL_FILE = "special_tokens.json"
+NO_BOS = "texts begin without bos"
 
 
 class HuggingFace(Tokenizer):
@@ -36,6 +37,8 @@ class HuggingFace(Tokenizer):
             not named here are found by how published tokenizers write them
         add_missing: append a control token for each name that is still missing, as chatting with
             GPT-2's tokenizer needs; the vocabulary grows by them
+        add_bos: begin each text with the bos token, as a model that is trained from scratch should
+            see it; false for published models that were trained without (Qwen)
 
     Raises:
         ValueError: the package `tokenizers` is missing, the file is of neither kind, or `special`
@@ -43,7 +46,11 @@ class HuggingFace(Tokenizer):
     """
 
     def __init__(
-        self, path: str, special: dict[str, str] | None = None, add_missing: bool = False
+        self,
+        path: str,
+        special: dict[str, str] | None = None,
+        add_missing: bool = False,
+        add_bos: bool = True,
     ) -> None:
         file = TokenizerJson(Path(path))
         self._special = _choose_special(file, special or {})
@@ -60,6 +67,7 @@ class HuggingFace(Tokenizer):
             self._bytes[id] = b"" if id in self._control else file.bytes_of(token)
         self._spelled = {id: file.spell(self._tokens[id], self._control) for id in self._control}
         self._adds_space = file.adds_space
+        self._add_bos = add_bos
         self._json = json.dumps(file.content, ensure_ascii=False)
         self._use(Path(path))
 
@@ -68,10 +76,12 @@ class HuggingFace(Tokenizer):
         self._encode_texts: Callable[[Sequence[str]], Iterable[Sequence[int]]] = self._encode_each
         if _cuts_as_gpt2(json.loads(self._json)):
             self._encode_texts = by_gpt2_words(self._encode_each)
+        inside = _without_first_space(json.loads(self._json))
+        self._inside = None if inside is None else _build(json.dumps(inside), path)
 
     def __getstate__(self) -> dict[str, Any]:
         # The library's own pickle forgets encode_special_tokens.
-        left_out = ("_tokenizer", "_encode_texts")
+        left_out = ("_tokenizer", "_encode_texts", "_inside")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,13 +97,30 @@ class HuggingFace(Tokenizer):
         return dict(self._special)
 
     @property
+    def control(self) -> dict[str, int]:
+        return {self._tokens[id]: id for id in sorted(self._control)}
+
+    @property
     def fingerprint(self) -> str:
-        special = json.dumps(self._special, sort_keys=True)
+        special = json.dumps(self._special, sort_keys=True) + ("" if self._add_bos else "no bos")
         return hashlib.sha256((self._json + special).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         require_utf8(text)
         return self._without_control(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def content(self) -> dict[str, Any]:
+        """What its tokenizer.json holds, control tokens that were added here included."""
+        return json.loads(self._json)
+
+    def encode_inside(self, text: str) -> list[int]:
+        if self._inside is None:
+            return self.encode(text)
+        require_utf8(text)
+        return self._without_control(self._inside.encode(text, add_special_tokens=False).ids)
+
+    def document(self, ids: Iterable[int]) -> list[int]:
+        return super().document(ids) if self._add_bos else list(ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(ids) for ids in self._encode_all(texts)]
@@ -117,13 +144,16 @@ class HuggingFace(Tokenizer):
 
     def save(self, folder: Path) -> None:
         (folder / FILE).write_text(self._json, encoding="utf-8")
-        special = {name: self._tokens[id] for name, id in self._special.items()}
+        special: dict[str, Any] = {name: self._tokens[id] for name, id in self._special.items()}
+        if not self._add_bos:
+            special[NO_BOS] = True
         (folder / SPECIAL_FILE).write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> HuggingFace:
         special = json.loads((folder / SPECIAL_FILE).read_text(encoding="utf-8"))
-        return cls(str(folder / FILE), special=special)
+        add_bos = not special.pop(NO_BOS, False)
+        return cls(str(folder / FILE), special=special, add_bos=add_bos)
 
     def _encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """By the library, in its threads (TOKENIZERS_PARALLELISM)."""
@@ -163,6 +193,19 @@ def _cuts_as_gpt2(content: dict[str, Any]) -> bool:
         # What is no control token is found in the text itself, across words.
         and all(token["special"] for token in content["added_tokens"])
     )
+
+
+def _without_first_space(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The same for text behind a control token, where no space is put in front of it.
+
+    None if that makes no difference: the space comes in front of every piece of text, or of none.
+    """
+    found = False
+    cut = content.get("pre_tokenizer") or {}
+    for part in cut.get("pretokenizers", [cut]):
+        if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
+            part["prepend_scheme"], found = "never", True
+    return content if found else None
 
 
 def _build(content: str, path: Path) -> tokenizers.Tokenizer:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 from lit_llm.tokenizer.base import Tokenizer, class_path
+from lit_llm.tokenizer.chat import ChatTemplate
 from lit_llm.tokenizer.named import import_named
 
 FILE = "tokenizer_class.json"
+CHAT_FILE = "chat_template.json"  # beside it, if the template is not our own
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -24,6 +26,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
             "move the class into a file of its own, at its top level"
         )
     tokenizer.save(folder)
+    if tokenizer.chat_template != ChatTemplate():
+        text = json.dumps(tokenizer.chat_template.plain(), indent=2, ensure_ascii=False)
+        (folder / CHAT_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / FILE).write_text(json.dumps({"class_path": path}) + "\n", encoding="utf-8")
 
 
@@ -48,4 +53,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ValueError(f"{file} names the class of a tokenizer: {error}") from None
     if not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
         raise ValueError(f"{file} names {path}, which is no lit_llm.tokenizer.Tokenizer")
-    return cls.load(folder)
+    tokenizer = cls.load(folder)
+    if (chat := folder / CHAT_FILE).is_file():
+        tokenizer.chat_template = _read_template(chat)
+    return tokenizer
+
+
+def _read_template(file: Path) -> ChatTemplate:
+    try:
+        return ChatTemplate.from_plain(json.loads(file.read_bytes()))
+    except ValueError as error:  # bad JSON or bad UTF-8 too
+        raise ValueError(f"{file} is damaged: {error}") from None

@@ -92,6 +92,11 @@ class SentencePiece(Tokenizer):
         return dict(self._special)
 
     @property
+    def control(self) -> dict[str, int]:
+        self._ready()
+        return dict(self._control)
+
+    @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self._ready().serialized_model_proto()).hexdigest()
 
@@ -196,7 +201,8 @@ class SentencePiece(Tokenizer):
 
         self._processor = processor
         self._bytes = [spell(id) for id in range(len(pieces))]
-        self._special = find_special({p: id for id, p in enumerate(pieces) if is_control[id]})
+        self._control = {p: id for id, p in enumerate(pieces) if is_control[id]}
+        self._special = find_special(self._control)
         self._space_mark = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
 
         # Foreign models may put a space in front of every text, or normalize it: then a text

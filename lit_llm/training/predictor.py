@@ -17,7 +17,7 @@ from lit_llm.generation.infill import fill, masked_ids
 from lit_llm.generation.sampling import Sampling
 from lit_llm.model.gpt import GPT
 from lit_llm.model.native import cache_folder
-from lit_llm.tokenizer import ChatTemplate, Message, Tokenizer
+from lit_llm.tokenizer import Message, Tokenizer
 from lit_llm.training.allocator import keep_freed_memory
 
 
@@ -83,7 +83,6 @@ class Predictor(L.LightningModule):
         self.chat = chat
         self.top_n = top_n
         self.gpt: GPT | None = None
-        self.template = ChatTemplate()
 
     def configure_model(self) -> None:
         if self.gpt is not None:
@@ -108,13 +107,17 @@ class Predictor(L.LightningModule):
     def _continue(self, prompts: list[Prompt]) -> list[Answer]:
         special = self.tokenizer.special
         gpt = self._decoder()
+        # Tables of published models have rows that no token of their tokenizers belongs to.
+        no_tokens = range(self.tokenizer.vocab_size, gpt.config.vocab_size)
         stop_ids = {special[name] for name in ("end", "eos") if name in special}
+        if self.chat:
+            stop_ids |= self.tokenizer.chat_template.stop_ids(self.tokenizer)
         results = generate(
             gpt,
             [self._ids(prompt) for prompt in prompts],
             self.sampling,
             stop_ids=stop_ids,
-            forbidden_ids=set(special.values()) - stop_ids,
+            forbidden_ids={*special.values(), *no_tokens} - stop_ids,
             token_bytes=self.tokenizer.token_bytes,
         )
         return [
@@ -147,12 +150,13 @@ class Predictor(L.LightningModule):
         return self._fast[0]
 
     def _ids(self, prompt: Prompt) -> list[int]:
+        template = self.tokenizer.chat_template
         if prompt.messages is not None:
-            return self.template.prompt(self.tokenizer, prompt.messages)
+            return template.prompt(self.tokenizer, prompt.messages)
         assert prompt.text is not None
         if self.chat and not prompt.is_beginning:
-            return self.template.prompt(self.tokenizer, [Message("user", prompt.text)])
-        return [self.tokenizer.special_id("bos"), *self.tokenizer.encode(prompt.text)]
+            return template.prompt(self.tokenizer, [Message("user", prompt.text)])
+        return self.tokenizer.document(self.tokenizer.encode(prompt.text))
 
     def _fill(self, prompts: list[Prompt]) -> list[Answer]:
         assert self.gpt is not None

@@ -32,6 +32,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("a") for letter in text]
 
+    def document(self, ids: list[int]) -> list[int]:
+        return [BOS, *ids]
+
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(ord("a") + id) for id in ids if id < 26)
 

@@ -75,6 +75,17 @@ def test_text_from_data_and_configuration_is_escaped(run, no_picture):
     assert "&amp;lt;" in html
 
 
+def test_what_was_evaluated_is_shown(run, no_picture):
+    assert "<h2>Evaluation</h2>" not in write_report(run).read_text()
+    metrics = {"bits_per_byte": {"value": 2.125, "stderr": None, "count": 3}}
+    results = [{"task": "bits_per_byte:my.txt", "metrics": metrics}]
+    entry = {"began": "2026-01-02", "checkpoint": "step-00000030", "results": results}
+    (run / "evaluation.json").write_text(json.dumps([entry]))
+    html = write_report(run).read_text()
+    assert "<h2>Evaluation</h2>" in html
+    assert "<td>bits_per_byte:my.txt</td><td>bits_per_byte</td><td>2.1250</td>" in html
+
+
 def test_the_newest_samples_are_shown_first(run, no_picture):
     (run / "samples.jsonl").write_text(
         '{"step": 5, "prompt": "old", "text": "a"}\n{"step": 9, "prompt": "new", "text": "b"}\n'

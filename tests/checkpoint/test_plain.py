@@ -16,6 +16,7 @@ from lit_llm.checkpoint.plain import (
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.rope import RopeScaling
 
 SIZES = {"vocab_size": 11, "max_seq_len": 7, "n_layer": 3, "d_model": 12, "n_head": 2, "d_ff": 5}
 OURS = "lit_llm.model.attention.GroupedQueryAttention"
@@ -49,7 +50,11 @@ def test_a_description_is_plain_and_complete():
         "n_kv_head": None,
         "head_dim": None,
         "rope_theta": 100000.0,
+        "rope_scaling": None,
+        "sliding_window": None,
+        "full_layers": 0,
         "norm_eps": 1e-5,
+        "qkv_bias": False,
         "qk_norm": True,
         "tie_embeddings": False,
         "dropout": 0.0,
@@ -177,3 +182,17 @@ def test_a_part_that_forgets_its_arguments_is_refused(theirs):
 def test_a_part_of_another_kind_is_refused(theirs):
     with pytest.raises(ValueError, match="Remembers is no Data"):
         part_from_plain(part_to_plain(theirs.Remembers()), theirs.Data)
+
+
+def test_a_scaling_of_rotations_comes_back():
+    config = GPTConfig(rope_scaling=RopeScaling(factor=4.0), sliding_window=7, full_layers=1)
+    plain = json.loads(json.dumps(gpt_to_plain(config)))
+    assert plain["rope_scaling"]["factor"] == 4.0
+    assert gpt_from_plain(plain) == config
+
+
+def test_a_description_from_before_a_field_was_there_means_what_it_meant():
+    plain = gpt_to_plain(GPTConfig())
+    for later in ("rope_scaling", "sliding_window", "full_layers", "qkv_bias"):
+        del plain[later]
+    assert gpt_from_plain(plain) == GPTConfig()

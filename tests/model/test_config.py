@@ -18,6 +18,9 @@ from lit_llm.model.config import GPTConfig
         ({"n_layer": 0}, "n_layer=0 is no size"),
         ({"vocab_size": 0}, "vocab_size=0 is no size"),
         ({"dropout": 1.0}, "dropout=1.0 is no share"),
+        ({"sliding_window": 0}, "sliding_window=0 is no size"),
+        ({"full_layers": 1}, "full_layers=1 counts layers beside those with a sliding_window"),
+        ({"sliding_window": 8, "full_layers": 5}, "give 0 to n_layer=4"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(settings, message):

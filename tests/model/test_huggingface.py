@@ -4,8 +4,13 @@ import pytest
 import torch
 import transformers
 
+from lit_llm.checkpoint.hf.architectures import from_hf_config
+from lit_llm.checkpoint.hf.names import from_hf
+from lit_llm.model.cache import KVCache
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.layout import Layout
+from tests.checkpoint.hf.published import FAMILIES, their_config
 
 NAMES = {
     "embed.": "model.embed_tokens.",
@@ -78,3 +83,35 @@ def test_logits_equal_transformers(shape, tied, qk_norm):
     assert expected.abs().max() > 1  # numbers large enough for a difference to show
     # 0.0 with torch 2.13 and transformers 5.23 on a CPU; other kernels may add in another order
     assert (ours - expected).abs().max().item() <= 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_logits_of_every_family_equal_transformers(family):
+    torch.manual_seed(1)
+    described = their_config(family)
+    theirs = getattr(transformers, f"{FAMILIES[family][0]}ForCausalLM")(described).eval()
+    for parameter in theirs.parameters():
+        parameter.normal_(std=0.15) if parameter.dim() == 2 else parameter.normal_(1, 0.3)
+    gpt = GPT(from_hf_config(described.to_dict())).eval()
+    state = {from_hf(name): value for name, value in theirs.state_dict().items()}
+    gpt.load_state_dict(state)
+
+    tokens = torch.randint(described.vocab_size, (2, 90))  # longer than each window
+    ours, expected = gpt(tokens), theirs(tokens).logits
+    assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+    cache = KVCache(gpt.config, 2, 90)  # and token by token, after a prompt of 50
+    first = gpt(tokens[:, :50], Layout.prefill(torch.arange(50).expand(2, 50), 90), cache)
+    rest = [
+        gpt(tokens[:, t : t + 1], Layout.cached(torch.full((2, 1), t), 90), cache)
+        for t in range(50, 90)
+    ]
+    cached = torch.cat([first, *rest], dim=1)
+    assert (cached - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+    last = torch.tensor([30, 49])  # what reading prompts computes
+    cache = KVCache(gpt.config, 2, 90)
+    layout = Layout.prefill(torch.arange(50).expand(2, 50), 90)
+    read = gpt(tokens[:, :50], layout, cache, only_B=last)[:, 0]
+    assert (read - expected[torch.arange(2), last]).abs().max() <= 1e-5 * expected.abs().max()

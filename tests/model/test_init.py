@@ -71,3 +71,13 @@ def test_values_are_drawn_in_float32_whatever_the_default_dtype():
         torch.set_default_dtype(torch.float32)
     assert actual.dtype == torch.float32
     assert torch.equal(actual, expected)
+
+
+def test_biases_of_projections_start_at_zero():
+    config = GPTConfig(n_layer=2, d_model=8, n_head=2, qkv_bias=True)
+    gpt = GPT(config)
+    assert gpt.blocks[1].attn.k_proj.bias.abs().max() > 0  # as PyTorch draws it
+    init_weights(gpt, 3, config.n_layer)
+    biases = [p for name, p in gpt.named_parameters() if name.endswith("bias")]
+    assert len(biases) == 6
+    assert all(not bias.any() for bias in biases)

@@ -81,3 +81,35 @@ def test_the_first_tokens_get_a_mask_where_the_causal_rule_is_broken(monkeypatch
     whole = Layout.plain(torch.zeros(1, 3, dtype=torch.int64))
     assert whole.mask_B1TS is not None
     assert torch.equal(whole.mask_B1TS[0, 0], torch.ones(3, 3, dtype=torch.bool).tril())
+
+
+def test_a_window_hides_what_is_further_away():
+    layout = Layout.plain(torch.zeros(1, 6, dtype=torch.int64)).within(3)
+    assert drawn(layout) == ["x.....", "xx....", "xxx...", ".xxx..", "..xxx.", "...xxx"]
+    assert not layout.is_causal
+
+
+def test_a_window_lies_inside_a_document():
+    documents, positions = torch.tensor([[0, 0, 0, 1, 1, -1]]), torch.tensor([[0, 1, 2, 0, 1, 0]])
+    layout = Layout.packed(documents, positions).within(2)
+    assert drawn(layout) == ["x.....", "xx....", ".xx...", "...x..", "...xx.", ".....x"]
+
+
+def test_a_window_reaches_both_ways_where_attention_does():
+    documents, positions = torch.zeros(1, 5, dtype=torch.int64), torch.arange(5)[None]
+    layout = Layout.packed(documents, positions, bidirectional=True).within(2)
+    assert drawn(layout) == ["xx...", "xxx..", ".xxx.", "..xxx", "...xx"]
+
+
+def test_a_window_counts_the_slots_of_a_cache():
+    first = Layout.prefill(torch.arange(4)[None], slots=6).within(2, slots=6)
+    assert drawn(first) == ["x.....", "xx....", ".xx...", "..xx.."]
+    later = Layout.cached(torch.tensor([[4]]), slots=6).within(2, slots=6)
+    assert drawn(later) == ["...xx."]
+
+
+def test_a_window_that_hides_nothing_leaves_the_layout_as_it_is():
+    layout = Layout.plain(torch.zeros(1, 6, dtype=torch.int64))
+    assert layout.within(6) is layout
+    cached = Layout.cached(torch.tensor([[4]]), slots=6)
+    assert cached.within(6, slots=6) is cached

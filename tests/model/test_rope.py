@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lit_llm.model.rope import apply_rope, rope_table
+from lit_llm.model.rope import RopeScaling, apply_rope, rope_table
 
 
 def test_a_quarter_turn_moves_channel_i_to_channel_i_plus_half():
@@ -65,3 +65,48 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(turned.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         first.sum().backward()
+
+
+def frequencies(scaling: RopeScaling, head_dim: int = 16, theta: float = 10_000.0) -> list[float]:
+    cos_TE, sin_TE = rope_table(2, head_dim, theta=theta, scaling=scaling)
+    return torch.atan2(sin_TE[1], cos_TE[1])[: head_dim // 2].tolist()
+
+
+def test_linear_scaling_slows_every_rotation_alike():
+    plain, slowed = (
+        frequencies(RopeScaling(kind="linear", factor=1.0)),
+        frequencies(RopeScaling(kind="linear", factor=4.0)),
+    )
+    assert slowed == pytest.approx([angle / 4 for angle in plain], rel=1e-6)
+    assert plain[0] == pytest.approx(1)
+
+
+def test_llama3_scaling_slows_long_wavelengths_and_leaves_short_ones():
+    scaling = RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=100
+    )
+    plain, scaled = frequencies(RopeScaling(kind="linear", factor=1.0)), frequencies(scaling)
+    for angle, found in zip(plain, scaled, strict=True):
+        turns = 100 * angle / (2 * math.pi)  # in the context of the first training
+        if turns > 4:
+            assert found == pytest.approx(angle, rel=1e-6)
+        elif turns < 1:
+            assert found == pytest.approx(angle / 8, rel=1e-6)
+        else:
+            share = (turns - 1) / 3
+            assert found == pytest.approx(share * angle + (1 - share) * angle / 8, rel=1e-5)
+    assert {found == angle for angle, found in zip(plain, scaled, strict=True)} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"kind": "yarn"}, "kind='yarn': choose linear or llama3"),
+        ({"factor": 0.5}, "factor=0.5: give a number of 1 or more"),
+        ({"low_freq_factor": 4.0}, "low_freq_factor=4.0 must be above 0 and below"),
+        ({"original_max_seq_len": 0}, "original_max_seq_len=0: give 1 or more"),
+    ],
+)
+def test_a_scaling_that_makes_no_sense_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        RopeScaling(**settings)

@@ -1,8 +1,16 @@
+import copy
 import random
 
 import pytest
 
-from lit_llm.tokenizer import ChatTemplate, Message, SentencePiece
+from lit_llm.tokenizer import (
+    ChatTemplate,
+    Message,
+    SentencePiece,
+    load_tokenizer,
+    save_tokenizer,
+)
+from lit_llm.tokenizer.chat import Turn
 
 PAD, BOS, EOS, MASK, SYSTEM, USER, ASSISTANT, END = range(1, 9)
 SPELLED = ["<pad>", "<s>", "</s>", "<mask>", "<system>", "<user>", "<assistant>", "<end>"]
@@ -85,3 +93,62 @@ def test_bad_conversations_are_refused(tokenizer, template):
     for write in template.encode, template.prompt:
         with pytest.raises(ValueError, match="without messages"):
             write(tokenizer, [])
+
+
+INST = ChatTemplate(
+    begin="<s>",
+    system=None,
+    user=Turn("[INST] ", " [/INST]"),
+    assistant=Turn(" so: ", "</s>\n"),
+)
+
+
+def test_roles_in_plain_text_are_encoded_with_the_text_beside_them(tokenizer):
+    talk = [Message("user", "who bakes?"), Message("assistant", "anna"), Message("user", "why?")]
+    ids, learned = INST.encode(tokenizer, talk)
+    first = tokenizer.encode("[INST] who bakes? [/INST] so: anna")
+    rest = tokenizer.encode("\n[INST] why? [/INST]")
+    assert ids == [BOS, *first, EOS, *rest]
+    said = [id for id, flag in zip(ids, learned, strict=True) if flag]
+    assert tokenizer.decode(said).endswith("anna")
+    assert tokenizer.decode(said).strip() == "anna"  # a token may begin with what is in front
+    assert said[-1] == EOS  # and nothing of what follows it
+
+
+def test_a_prompt_ends_with_what_opens_an_answer(tokenizer):
+    prompt = INST.prompt(tokenizer, [Message("user", "who?")])
+    assert prompt == [BOS, *tokenizer.encode("[INST] who? [/INST] so: ")]
+    assert INST.stop_ids(tokenizer) == {EOS}
+
+
+def test_words_are_stripped_where_the_template_does(tokenizer):
+    stripping = ChatTemplate(strip=True)
+    spaced, bare = ([Message("user", text)] for text in (" who?\n", "who?"))
+    assert stripping.encode(tokenizer, spaced) == ChatTemplate().encode(tokenizer, bare)
+
+
+def test_a_default_system_prompt_is_said_where_there_is_none(tokenizer):
+    template = ChatTemplate(default_system="be brief")
+    asked = [Message("user", "who?")]
+    told = [Message("system", "be brief"), *asked]
+    assert template.encode(tokenizer, asked) == ChatTemplate().encode(tokenizer, told)
+    assert template.encode(tokenizer, told) == ChatTemplate().encode(tokenizer, told)
+
+
+def test_a_template_comes_back_from_plain_values(tokenizer):
+    for template in (ChatTemplate(), INST):
+        assert ChatTemplate.from_plain(template.plain()) == template
+    with pytest.raises(ValueError, match="no chat template"):
+        ChatTemplate.from_plain({"begin": "<s>"})
+
+
+def test_a_tokenizer_takes_its_template_along(tokenizer, tmp_path):
+    given = copy.copy(tokenizer)
+    given.chat_template = INST
+    save_tokenizer(given, tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == INST
+    assert given.identity != tokenizer.identity
+    assert given.fingerprint == tokenizer.fingerprint
+    (tmp_path / "chat_template.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"chat_template\.json is damaged"):
+        load_tokenizer(tmp_path)
