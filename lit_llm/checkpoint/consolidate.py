@@ -23,7 +23,7 @@ from lit_llm.checkpoint.training_state import (
 from lit_llm.checkpoint.verification import see_whole
 
 
-def consolidate(source: Path, target: Path) -> None:
+def consolidate(source: Path, target: Path) -> list[str]:
     """Write a checkpoint again as one of whole files that needs nothing beside it.
 
     Shards are put together, bit for bit the same tensors; this needs memory for the weights, and
@@ -34,13 +34,15 @@ def consolidate(source: Path, target: Path) -> None:
         source: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
         target: where to; nothing may stand there
 
+    Returns:
+        What the user should know.
+
     Raises:
         CheckpointError: the source is damaged or holds no model, or something stands at `target`.
         OSError: the disk is full; nothing is left then.
     """
     if is_adapted(read_meta(source)):
-        merge_adapters(source, target)
-        return
+        return merge_adapters(source, target)
     see_whole(source)
     files = listed(source)
     shards = Shards(source) if is_sharded(source) else None
@@ -61,3 +63,4 @@ def consolidate(source: Path, target: Path) -> None:
         return {WEIGHTS: weights, **write_training(folder, training)}
 
     write_folder(target, write, bytes_needed=sum(file["bytes"] for file in files.values()))
+    return []

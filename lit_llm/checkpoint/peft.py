@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_llm.checkpoint.base import LORA, is_adapted
+from lit_llm.checkpoint.base import BASE, LORA, is_adapted
 from lit_llm.checkpoint.bundle import own_weights, read_meta
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.hashed import Entries, write_bytes
@@ -27,7 +27,7 @@ from lit_llm.model.lora import Lora
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def to_peft(source: Path, target: Path, *, base: str | None = None) -> None:
+def to_peft(source: Path, target: Path, *, base: str | None = None) -> list[str]:
     """Write the adapters of a LoRA run for peft.
 
     Args:
@@ -35,6 +35,9 @@ def to_peft(source: Path, target: Path, *, base: str | None = None) -> None:
         target: where to; nothing may stand there
         base: where users of the adapters find their base, such as a name on the Hugging Face hub
             or the folder that it was exported to; None leaves that to them
+
+    Returns:
+        What the user should know.
 
     Raises:
         CheckpointError: the source is damaged or holds no adapters, or something stands at
@@ -64,6 +67,9 @@ def to_peft(source: Path, target: Path, *, base: str | None = None) -> None:
         }
 
     write_folder(target, write, bytes_needed=tensor_bytes(weights))
+    if base is not None:
+        return []
+    return [f"load them over the weights of {meta[BASE]['absolute']}; --base NAME would say so"]
 
 
 def _their_name(name: str) -> str:

@@ -13,7 +13,7 @@ TOKENS_BT = torch.tensor([[1, 10, 4, 0, 7, 3, 3], [2, 2, 9, 5, 8, 1, 6]])
 
 
 def test_adapters_are_written_under_the_names_of_peft(adapted, tmp_path):
-    to_peft(adapted.folder, tmp_path / "peft", base="someone/base")
+    assert to_peft(adapted.folder, tmp_path / "peft", base="someone/base") == []
     config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "someone/base"
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 6.0, 0.0)
@@ -22,6 +22,13 @@ def test_adapters_are_written_under_the_names_of_peft(adapted, tmp_path):
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
     assert torch.equal(weights[name], adapted.gpt.blocks[1].mlp.down_proj.lora_B)
     assert len(weights) == 2 * 2 * 2
+
+
+def test_a_base_that_is_not_named_is_said_to_the_user(adapted, tmp_path):
+    (line,) = to_peft(adapted.folder, tmp_path / "peft")
+    assert str(adapted.base) in line
+    config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
 
 
 def test_whole_weights_are_refused(adapted, tmp_path):
