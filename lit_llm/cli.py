@@ -26,6 +26,7 @@ COMMANDS = {
     "parity": ("lit_llm.commands.parity", "train alike under every strategy and precision here?"),
     "export": ("lit_llm.commands.export", "a checkpoint in another form"),
     "import": ("lit_llm.commands.importing", "a published model as a checkpoint"),
+    "merge": ("lit_llm.commands.merge", "adapters of a LoRA run and their base as one checkpoint"),
     "report": ("lit_llm.commands.report", "draw a run's report.html again"),
 }
 

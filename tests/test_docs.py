@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_llm.commands import export, importing, parity
+from lit_llm.commands import export, importing, merge, parity
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -74,8 +74,8 @@ def accepted(cli, tmp_path_factory):
         if command == "export":  # what it would read is not there
             export._parser().parse_args(rest)
             return ""
-        if command == "import":
-            importing.parser(command).parse_args(rest)
+        if command in ("import", "merge"):
+            {"import": importing, "merge": merge}[command].parser(command).parse_args(rest)
             return ""
         if command == "parity":  # it would train
             flags = parity._options(rest).flags

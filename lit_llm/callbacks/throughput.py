@@ -61,7 +61,8 @@ class Throughput(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._device = pl_module.device
         self._tokens_per_step: int = data.nominal_tokens_per_step
-        self._flops_per_token = flops_per_token(pl_module.gpt.config, data.seq_len)  # type: ignore[union-attr, arg-type]
+        lora = getattr(pl_module, "lora", None)
+        self._flops_per_token = flops_per_token(pl_module.gpt.config, data.seq_len, lora)  # type: ignore[union-attr, arg-type]
         self._peak_flops = peak_bf16_flops(device_name(self._device))
         self._interval_start, self._seen_step = None, trainer.global_step
         self._session_start, self._first_end = (trainer.global_step, self.seconds), None

@@ -9,6 +9,9 @@ find           which checkpoint is meant: a path, a run, or "last"; and why that
 space          whether two of them fit on the disk, asked before the first step
 plain          descriptions of networks as plain values, and back
 bundle         weights + tokenizer + description: all that prediction needs, no Lightning
+base           adapters know whose weights they adapt
+merge          adapters become part of those weights
+peft           adapters as Hugging Face's peft reads them
 training_state training.ckpt: the rest, which a run needs to go on
 lightning_io   the Trainer's plug-in: both, from a process that has whole tensors
 

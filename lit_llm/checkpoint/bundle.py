@@ -19,19 +19,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lit_llm.checkpoint.base import (
+    ADAPTERS,
+    BASE,
+    LORA,
+    find_base,
+    is_adapted,
+    relative_to,
+)
 from lit_llm.checkpoint.hashed import Entries, write_bytes
 from lit_llm.checkpoint.manifest import CheckpointError, LaterFormat, unreadable
-from lit_llm.checkpoint.plain import gpt_from_plain
+from lit_llm.checkpoint.plain import gpt_from_plain, lora_from_plain
 from lit_llm.checkpoint.safetensors_file import write_tensors
 from lit_llm.checkpoint.sharded import Shards, is_sharded
 from lit_llm.checkpoint.verification import NOTICEABLE, verified
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import SkipInit
+from lit_llm.model.lora import learned_of, merge
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.load import load_tokenizer, save_tokenizer
 
-FORMAT = 1  # of bundle.json; raised when an older reader would misread it
+FORMAT = 2  # of bundle.json; raised when an older reader would misread it
+_WHOLE, _ADAPTED = 1, 2  # what readers of format 1 understand is still written as such
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "bundle.json"
 MODEL = "model."  # begins the names of weights among the tensors of a sharded checkpoint
@@ -46,13 +56,14 @@ class Bundle:
     """The network's sizes and parts."""
 
     state: dict[str, Tensor]
-    """The weights, named as in `GPT.state_dict()`; a tied lm_head.weight is embed.weight itself."""
+    """The weights, named as in `GPT.state_dict()`; a tied lm_head.weight is embed.weight itself.
+    Adapters are merged into the weights of their base, in float32."""
 
     tokenizer: Tokenizer | None
     """What the network was trained with; None if the checkpoint holds none."""
 
     meta: dict[str, Any]
-    """bundle.json: model, objective, chat, run, step, config, data."""
+    """bundle.json: model, objective, chat, run, step, config, data; of adapters lora and base."""
 
 
 def write_bundle(
@@ -63,7 +74,8 @@ def write_bundle(
     Args:
         folder: where to
         meta: plain values for bundle.json; `model` is `gpt_to_plain(config)`
-        state: `GPT.state_dict()`, whole tensors on any device
+        state: `GPT.state_dict()`, whole tensors on any device; if `meta` has `lora` and `base`,
+            only what the run learns of it is written
         tokenizer: saved into the folder by its own class
 
     Returns:
@@ -73,16 +85,22 @@ def write_bundle(
         ValueError: `meta` holds something that JSON does not.
     """
     entries = write_description(folder, meta, tokenizer)
-    if meta["model"]["tie_embeddings"]:
+    if is_adapted(meta):
+        state = learned_of(state, lora_from_plain(meta[LORA]))
+    if meta["model"]["tie_embeddings"] and TIED in state:
         assert torch.equal(state[TIED], state[TIED_TO]), "tied embeddings have come apart"
         state = {name: tensor for name, tensor in state.items() if name != TIED}
-    return {**entries, WEIGHTS: write_tensors(folder / WEIGHTS, state)}
+    file = weights_file(meta)
+    return {**entries, file: write_tensors(folder / file, state)}
 
 
 def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer | None) -> Entries:
     """Write all of a bundle but the weights; see `write_bundle`, whose `meta` is `bundle`."""
+    meta = {**bundle, "format": _WHOLE}
+    if is_adapted(bundle):
+        meta |= {BASE: relative_to(folder, bundle[BASE]), "format": _ADAPTED}
     try:
-        text = json.dumps({**bundle, "format": FORMAT}, indent=2, ensure_ascii=False)
+        text = json.dumps(meta, indent=2, ensure_ascii=False)
     except TypeError as error:
         raise ValueError(f"{DESCRIPTION} takes plain values only: {error}") from error
     if tokenizer is not None:
@@ -93,19 +111,25 @@ def write_description(folder: Path, bundle: dict[str, Any], tokenizer: Tokenizer
 def load_bundle(folder: Path, *, verify: bool = True, device: torch.device | str = "cpu") -> Bundle:
     """Read a checkpoint's weights, tokenizer and description.
 
+    Of a LoRA run's checkpoint that is the whole network, its adapters merged.
+
     Args:
         folder: a checkpoint, as `lit_llm.checkpoint.find.resolve` gives it
         verify: compare every file with the manifest meanwhile (about 1 s per GB and core)
         device: where the weights go
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a later lit-llm wrote the checkpoint.
+        CheckpointError: a file is missing or damaged, the base of adapters is not there or
+            another one, or a later lit-llm wrote the checkpoint.
         ValueError: a class that the checkpoint names cannot be imported.
     """
     with verified(folder, said_from=NOTICEABLE) if verify else nullcontext():
         meta = read_meta(folder)
         config = gpt_from_plain(meta["model"])
-        state = _read_weights(folder, device)
+        state = own_weights(folder, meta, device=device)
+        if is_adapted(meta):
+            base = load_bundle(find_base(folder, meta), verify=verify, device=device)
+            state = merge(base.state, state, lora_from_plain(meta[LORA]).scale)
         if config.tie_embeddings:
             state[TIED] = state[TIED_TO]
         return Bundle(config, state, read_tokenizer(folder), meta)
@@ -193,14 +217,39 @@ def check_weights(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, T
         raise ValueError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
 
 
-def _read_weights(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
-    if not is_sharded(folder):
+def own_weights(
+    folder: Path, meta: Mapping[str, Any], *, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Read what a checkpoint itself holds: all weights, or adapters alone; verifies nothing."""
+    file = folder / weights_file(meta)
+    if is_sharded(folder):
+        weights = Shards(folder).read_all(MODEL)
+        state = {name: tensor.to(device) for name, tensor in weights.items()}
+    else:
         try:
-            return load_file(folder / WEIGHTS, device=str(device))
+            state = load_file(file, device=str(device))
         except SafetensorError as error:
-            raise unreadable(folder / WEIGHTS, error) from error
-    weights = Shards(folder).read_all(MODEL)
-    return {name: tensor.to(device) for name, tensor in weights.items()}
+            raise unreadable(file, error) from error
+    if has_tied_head(meta):
+        state[TIED] = state[TIED_TO]
+    return state
+
+
+def has_tied_head(meta: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint itself has an output projection that is the embedding, stored once."""
+    learned = not is_adapted(meta) or lora_from_plain(meta[LORA]).learns(TIED)
+    return bool(meta["model"]["tie_embeddings"]) and learned
+
+
+def weights_file(meta: Mapping[str, Any]) -> str:
+    """The name of the file that holds a checkpoint's weights, unless they lie in shards."""
+    return ADAPTERS if is_adapted(meta) else WEIGHTS
+
+
+def lineage(folder: Path) -> list[Path]:
+    """A checkpoint and those that its weights are made of: the base of adapters, and its base."""
+    meta = read_meta(folder)
+    return [folder, *(lineage(find_base(folder, meta)) if is_adapted(meta) else [])]
 
 
 def _assign(model: nn.Module, state: dict[str, Tensor]) -> None:

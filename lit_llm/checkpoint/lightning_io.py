@@ -17,7 +17,13 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from lit_llm.checkpoint.bundle import DESCRIPTION, load_bundle, write_bundle
+from lit_llm.checkpoint.bundle import (
+    DESCRIPTION,
+    own_weights,
+    read_meta,
+    read_tokenizer,
+    write_bundle,
+)
 from lit_llm.checkpoint.folder import remove_folder, write_folder
 from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks
@@ -109,8 +115,8 @@ def _read(folder: Path, map_location: Any) -> dict[str, Any]:
     if is_sharded(folder):
         put_optimizer_back(checkpoint, Shards(folder).read_all(OPTIMIZER))
     if (folder / DESCRIPTION).is_file():
-        bundle = load_bundle(folder, verify=False)
-        weights = {PREFIX + name: tensor for name, tensor in bundle.state.items()}
+        meta = read_meta(folder)
+        weights = {PREFIX + name: tensor for name, tensor in own_weights(folder, meta).items()}
         checkpoint["state_dict"] = {**weights, **checkpoint["state_dict"]}
-        checkpoint[OURS] = {"bundle": bundle.meta, "tokenizer": bundle.tokenizer}
+        checkpoint[OURS] = {"bundle": meta, "tokenizer": read_tokenizer(folder)}
     return checkpoint

@@ -18,6 +18,7 @@ from torch import nn
 
 from lit_llm.model.attention import Attention
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.lora import Lora
 from lit_llm.model.rope import RopeScaling
 from lit_llm.tokenizer.named import import_named
 
@@ -64,6 +65,18 @@ def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
     if scaling is not None:
         scaling = RopeScaling(**scaling)
     return GPTConfig(**{**plain, **factories, "rope_scaling": scaling})
+
+
+def lora_from_plain(plain: dict[str, Any]) -> Lora:
+    """Inverse of `dataclasses.asdict`.
+
+    Raises:
+        ValueError: a field is unknown, or a value is none that it may have.
+    """
+    known = {field.name for field in dataclasses.fields(Lora)}
+    if unknown := sorted(plain.keys() - known):
+        raise ValueError(f"the description of adapters has unknown fields: {', '.join(unknown)}")
+    return Lora(**plain)
 
 
 def part_to_plain(part: object) -> dict[str, Any]:

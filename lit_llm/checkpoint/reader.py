@@ -16,24 +16,40 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lit_llm.checkpoint.base import LORA, find_base, is_adapted
 from lit_llm.checkpoint.boxes import Box, box_at, is_spread
-from lit_llm.checkpoint.bundle import MODEL, TIED, TIED_TO, WEIGHTS, read_meta
+from lit_llm.checkpoint.bundle import MODEL, TIED, TIED_TO, has_tied_head, read_meta, weights_file
 from lit_llm.checkpoint.manifest import unreadable
+from lit_llm.checkpoint.plain import lora_from_plain
 from lit_llm.checkpoint.sharded import Shards, cut, is_sharded
 from lit_llm.checkpoint.training_state import OPTIMIZER, TRAINING, read_training, without_optimizer
+from lit_llm.model.lora import adapted, merged
 
 
 class Reader:
     """The tensors of a checkpoint. It reads what is asked for and verifies nothing.
 
+    Of a LoRA run's checkpoint these are the weights of the whole network, adapters merged.
+
+    Args:
+        folder: a checkpoint
+        apart: give adapters as they lie in their checkpoint, and the optimizer's state of them
+
     Raises:
-        CheckpointError: the folder holds no model.
+        CheckpointError: the folder holds no model, or the base of adapters is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, apart: bool = False) -> None:
         self.folder = folder
-        self._tied = bool(read_meta(folder)["model"]["tie_embeddings"])
-        self._source = Shards(folder) if is_sharded(folder) else _Plain(folder)
+        meta = read_meta(folder)
+        self._tied = has_tied_head(meta) if apart else bool(meta["model"]["tie_embeddings"])
+        self._source: Shards | _Plain | _Merged
+        if is_adapted(meta) and not apart:
+            self._source = _Merged(folder, meta)
+        elif is_sharded(folder):
+            self._source = Shards(folder)
+        else:
+            self._source = _Plain(folder, weights_file(meta))
 
     @property
     def names(self) -> list[str]:
@@ -83,7 +99,7 @@ class Reader:
 
     def training(self) -> dict[str, Any]:
         """What training.ckpt holds, without the optimizer's tensors."""
-        if isinstance(self._source, Shards) or not self._source.training:
+        if not isinstance(self._source, _Plain) or not self._source.training:
             return read_training(self.folder)  # which refuses a folder that has none
         return _own(self._source.training)
 
@@ -92,13 +108,13 @@ class Reader:
 
 
 class _Plain:
-    """The same as Shards, for model.safetensors and training.ckpt."""
+    """The same as Shards, for a file of weights and training.ckpt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, weights: str) -> None:
         try:
-            self._weights = safe_open(folder / WEIGHTS, framework="pt")
+            self._weights = safe_open(folder / weights, framework="pt")
         except SafetensorError as error:
-            raise unreadable(folder / WEIGHTS, error) from error
+            raise unreadable(folder / weights, error) from error
         self.training: dict[str, Any] = {}
         optimizer: dict[str, Tensor] = {}
         if (folder / TRAINING).is_file():  # absent where the model alone was published
@@ -119,6 +135,30 @@ class _Plain:
         if name in self._optimizer:
             return self._optimizer[name][where].clone()
         return cut(self._weights, name.removeprefix(MODEL), where).clone()
+
+
+class _Merged:
+    """The same for a base and the adapters that belong to it; weights alone."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+        self._adapters = Reader(folder, apart=True)
+        self._base = Reader(find_base(folder, meta))
+        self._scale = lora_from_plain(meta[LORA]).scale
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        names = [name for name in self._base.names if name.startswith(MODEL)]
+        like = {name: self._base.describe(name) for name in names}
+        return {n: t.to(torch.promote_types(t.dtype, torch.float32)) for n, t in like.items()}
+
+    def read(self, name: str, box: Box) -> Tensor:
+        whole = (self._adapters if name in self._adapters.names else self._base).read(name)
+        a, b = adapted(name)
+        if a in self._adapters.names:
+            # all of it, whatever the box: a part of a product may differ from it in the last bit
+            whole = merged(whole, self._adapters.read(a), self._adapters.read(b), self._scale)
+        where = box.within(Box((0,) * whole.ndim, tuple(whole.shape)))
+        return whole[where].to(self.tensors[name].dtype, copy=True)
 
 
 def _own(value: Any) -> Any:

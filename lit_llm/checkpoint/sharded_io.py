@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_llm.checkpoint.base import LORA, is_adapted
 from lit_llm.checkpoint.bundle import (
     MODEL,
     TIED,
     TIED_TO,
     check_weights,
+    lineage,
     read_meta,
     read_tokenizer,
     write_description,
@@ -27,6 +29,7 @@ from lit_llm.checkpoint.bundle import (
 from lit_llm.checkpoint.folder import abandon, begin, explained, finish
 from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.manifest import CheckpointError
+from lit_llm.checkpoint.plain import lora_from_plain
 from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks, Ranks, on_first, together
 from lit_llm.checkpoint.reader import Reader
 from lit_llm.checkpoint.sharded import (
@@ -50,6 +53,7 @@ from lit_llm.checkpoint.training_state import (
     write_training,
 )
 from lit_llm.checkpoint.verification import NOTICEABLE, verified
+from lit_llm.model.lora import learned_of
 
 __all__ = [
     "OneRank",
@@ -132,7 +136,8 @@ def load_distributed(
 
     Args:
         path: the folder itself; `lit_llm.checkpoint.find.resolve` finds it
-        weights: the network's `state_dict()`; each weight is placed as it is there
+        weights: the network's `state_dict()`, of a LoRA run the adapters of it; each weight is
+            placed as it is there
         parameters: the optimizer's, in the order of its groups; its state is placed as they are.
             Empty where nothing is trained: no state of the optimizer is read then.
         ranks: the processes, all of which call this
@@ -157,7 +162,10 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
         )
     training, weights = without_weights(checkpoint)
     training, optimizer = without_optimizer(training)
-    if checkpoint[OURS]["bundle"]["model"]["tie_embeddings"]:
+    bundle = checkpoint[OURS]["bundle"]
+    if is_adapted(bundle):
+        weights = learned_of(weights, lora_from_plain(bundle[LORA]))
+    if bundle["model"]["tie_embeddings"] and TIED in weights:
         tied = weights.pop(TIED)
         assert torch.equal(local(tied), local(weights[TIED_TO])), "tied embeddings came apart"
     named = {MODEL + name: tensor for name, tensor in weights.items()}
@@ -166,15 +174,16 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def verify_together(folder: Path, ranks: Ranks) -> None:
-    """As `manifest.verify`, each process reading some of the files."""
-    with verified(folder, ranks, said_from=NOTICEABLE):
-        pass
+    """As `manifest.verify`, each process reading some of the files; the base of adapters too."""
+    for each in together(ranks, lambda: lineage(folder))[0]:
+        with verified(each, ranks, said_from=NOTICEABLE):
+            pass
 
 
 def _read(
     folder: Path, weights: Mapping[str, Tensor], parameters: Sequence[Tensor]
 ) -> dict[str, Any]:
-    reader = Reader(folder)
+    reader = Reader(folder, apart=True)
     checkpoint = reader.training()
     check_weights(weights, reader.skeleton())
     state = {PREFIX + name: reader.read_like(MODEL + name, w) for name, w in weights.items()}

@@ -17,7 +17,13 @@ FORMS = {
         "lit_llm.checkpoint.consolidate",
         "consolidate",
         (),
-        "a checkpoint of one file for the weights and one for the state of training",
+        "a checkpoint that needs nothing beside it: shards put together, adapters merged",
+    ),
+    "peft": (
+        "lit_llm.checkpoint.peft",
+        "to_peft",
+        (),
+        "the adapters of a LoRA run for Hugging Face's peft; --base says where their base is",
     ),
     "hf": (
         "lit_llm.checkpoint.hf.write",
@@ -47,6 +53,13 @@ def run(command: str, arguments: list[str]) -> None:
     with asked_by("--ckpt_path"):
         source, target = resolve(settings.ckpt_path), Path(settings.out)
     given = {} if settings.dtype is None else {"dtype": settings.dtype}
+    if settings.base is not None:
+        if settings.to != "peft":
+            raise ValueError(
+                "--base names the base of adapters, so it goes with --to peft, not "
+                f"{settings.to}: leave it out"
+            )
+        given["base"] = settings.base
     told = getattr(import_module(module), function)(source, target, **given)
     print(f"{source} -> {target}")
     for path in sorted(path for path in target.rglob("*") if path.is_file()):
@@ -67,5 +80,8 @@ def _parser(command: str = "export") -> SmallParser:
         type=str | None,
         default=None,
         help="of the weights; null: as they are saved, in gguf float32",
+    )
+    parser.add_argument(
+        "--base", type=str, help="with peft: a name on the Hugging Face hub, or a folder"
     )
     return parser

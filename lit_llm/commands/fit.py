@@ -24,6 +24,7 @@ from lit_llm.callbacks.tensorboard_log import TensorBoardLog
 from lit_llm.callbacks.throughput import Throughput
 from lit_llm.callbacks.together import Together
 from lit_llm.callbacks.watchdog import Watchdog
+from lit_llm.checkpoint.base import find_base, is_adapted
 from lit_llm.checkpoint.bundle import read_meta
 from lit_llm.checkpoint.find import asked_by, choose
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
@@ -242,8 +243,18 @@ class RunCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self.model.run_config = self._plain_config()
+        self._find_base(self._get(self.config, "ckpt_path"))
         refuse_lonely(self.trainer)
         refuse_model(self.model, self.trainer.num_nodes)
+
+    def _find_base(self, ckpt_path: str | None) -> None:
+        """Let adapters that were trained before meet the weights that they were trained over."""
+        if self.model.lora is None or ckpt_path is None:
+            return
+        meta = read_meta(Path(ckpt_path))
+        if is_adapted(meta):  # else it is refused where the configurations are compared
+            given = self.model.init_from if self.subcommand == "fit" else None
+            self.model.base = find_base(Path(ckpt_path), meta, given)
 
     def after_validate(self) -> None:
         checkpoint = self.config[self.subcommand]["ckpt_path"]

@@ -130,6 +130,11 @@ def _run_of(config: Namespace, options: Options) -> Run:
     strategy = trainer.strategy
     arguments = strategy.init_args if isinstance(strategy, Namespace) else None
     param_dtype = arguments.param_dtype if isinstance(arguments, Namespace) else None
+    if model.lora is not None and model.init_from is None:
+        raise ValueError(
+            "model.lora adapts trained weights, but model.init_from is null: give the checkpoint "
+            "that it is to start from, or remove model.lora"
+        )
     gpt = replace(model.gpt, vocab_size=_vocab_size(model, data, options), max_seq_len=data.seq_len)
     job = Job(
         gpt=gpt,
@@ -140,6 +145,7 @@ def _run_of(config: Namespace, options: Options) -> Run:
         precision=_precision(str(trainer.precision), device, gpt.d_model),
         param_dtype=getattr(torch, param_dtype) if param_dtype else None,
         activation_checkpointing=int(model.activation_checkpointing),
+        lora=model.lora,
         compile=bool(model.compile),
         special={name: id for id, name in enumerate(SPECIAL)},
     )

@@ -21,7 +21,11 @@ def lines(plan: Plan) -> Iterator[str]:
     def memory(size: float) -> str:
         return f"{size / unit:,.2f} {name}"
 
-    yield f"model      {plan.parameters:,} parameters, {plan.flops_per_token:,} FLOPs per token"
+    adapters = f" ({plan.trained:,} learn)" if plan.trained < plan.parameters else ""
+    yield (
+        f"model      {plan.parameters:,} parameters{adapters}, "
+        f"{plan.flops_per_token:,} FLOPs per token"
+    )
     yield (
         f"step       {plan.tokens_per_step:,} tokens: {plan.devices} x {plan.accumulate} "
         f"micro-batches of {plan.micro_batch_size} rows of {plan.seq_len}"

@@ -39,6 +39,8 @@ class Block(nn.Module):
 
     def remember(self, x_BTD: Tensor, rope: Rope, layout: Layout, cache: LayerCache) -> bool:
         """Write keys and values alone, if the attention can; see `Attention.remember`."""
+        if self._forward_pre_hooks:  # FSDP2's gathers the weights, and only `forward` calls it
+            return False
         return self.attn.remember(self.norm_1(x_BTD), rope, layout, cache)
 
 

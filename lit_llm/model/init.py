@@ -60,7 +60,11 @@ class SkipInit(TorchFunctionMode):
 
 def initial_value(name: str, shape: torch.Size, seed: int, std: float) -> Tensor:
     """Draw one parameter, full-size and in float32 on the CPU."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     value = torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever the defaults are now
-    return value.normal_(std=std, generator=generator)
+    return value.normal_(std=std, generator=stream(name, seed))
+
+
+def stream(name: str, seed: int) -> torch.Generator:
+    """The random stream of one parameter, on the CPU."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

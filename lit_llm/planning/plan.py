@@ -49,6 +49,8 @@ class Plan:
     """What is known before anything runs; memory in bytes, of one device."""
 
     parameters: int
+    trained: int
+    """all, or the adapters alone"""
     flops_per_token: int
     tokens_per_step: int
     device: str
@@ -99,12 +101,13 @@ def _plan(run: Run) -> Plan:
     phases = planner.phases(run.rows, run.spread, run.job)
     totals = {phase: sum(kinds.values()) for phase, kinds in phases.items()}
     phase = max(totals, key=lambda name: totals[name])
-    counts = size(run.job.gpt, run.job.seq_len)
+    counts = size(run.job.gpt, run.job.seq_len, run.job.lora)
     speed = _tokens_per_second(run, counts)
     tokens_per_step = run.global_batch_size * run.job.seq_len
     choice, notes = planner.recommend()
     return Plan(
         parameters=counts.parameters,
+        trained=counts.trained,
         flops_per_token=counts.flops_per_token,
         tokens_per_step=tokens_per_step,
         device=run.device.name,

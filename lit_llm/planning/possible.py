@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from lit_llm.model.config import GPTConfig
-from lit_llm.model.size import size
+from lit_llm.model.size import size, skeleton
 from lit_llm.optim.known import is_known
 from lit_llm.planning.devices import machine_memory
 
@@ -39,6 +39,8 @@ def refuse_model(model: Any, nodes: int = 1) -> None:
         ValueError: says which setting.
     """
     _refuse_size(model.gpt_config, nodes)
+    if model.lora is not None:
+        skeleton(replace(model.gpt_config, n_layer=1), model.lora)  # refuses what no block has
     rule = _rule(model.optimizer)
     if rule is None:
         return

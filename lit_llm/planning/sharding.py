@@ -28,6 +28,7 @@ from functools import cache
 from typing import Literal
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.lora import Lora
 from lit_llm.model.size import skeleton
 from lit_llm.planning.ledger import Bytes, Phases
 from lit_llm.planning.trace import STEP, Job
@@ -65,7 +66,7 @@ def local_job(job: Job, tensor: int) -> Job:
     gpt = job.gpt
     if tensor == 1:
         return job
-    check_divisible(gpt, tensor, compile=job.compile)
+    check_divisible(gpt, tensor, compile=job.compile, lora=job.lora)
     split = replace(
         gpt,
         n_head=gpt.n_head // tensor,
@@ -91,7 +92,7 @@ def per_device(
         accumulating: the step has several micro-batches
     """
     local = local_job(job, spread.tensor)
-    parts = _parts(local.gpt)
+    parts = _parts(local.gpt, local.lora)
     return {
         phase: _one_phase(phase, dict(kinds), local, spread, parts, rows, accumulating)
         for phase, kinds in phases.items()
@@ -106,14 +107,28 @@ class _Parts:
     """of the largest block"""
     root: int
     """that belong to no block"""
+    trained: int
+    """of the whole network, those that have a gradient"""
+    trained_at_once: int
+    """of the largest block or of what belongs to none, whichever has more of those"""
 
 
 @cache
-def _parts(config: GPTConfig) -> _Parts:
-    few = skeleton(replace(config, n_layer=1))
-    block = sum(p.numel() for p in few.blocks.parameters())
-    root = sum(p.numel() for p in few.parameters()) - block
-    return _Parts(root + config.n_layer * block, block, root)
+def _parts(config: GPTConfig, lora: Lora | None) -> _Parts:
+    few = skeleton(replace(config, n_layer=1), lora)
+    inside, all_of_them = list(few.blocks.parameters()), list(few.parameters())
+    block, total = (sum(p.numel() for p in some) for some in (inside, all_of_them))
+    block_trained, trained = (
+        sum(p.numel() for p in some if p.requires_grad) for some in (inside, all_of_them)
+    )
+    more = config.n_layer - 1
+    return _Parts(
+        total=total + more * block,
+        block=block,
+        root=total - block,
+        trained=trained + more * block_trained,
+        trained_at_once=max(block_trained, trained - block_trained),
+    )
 
 
 def _one_phase(
@@ -133,7 +148,7 @@ def _one_phase(
         kinds["activations"] += whole * (1 - 1 / spread.tensor)
     kinds["communication"] = 0.0
     if spread.strategy == "ddp" and spread.devices > 1:
-        kinds["communication"] = parts.total * kept
+        kinds["communication"] = parts.trained * kept
     if spread.strategy == "sharded" and spread.data_parallel > 1:
         _shard(phase, kinds, job, spread, parts, accumulating)
     return kinds
@@ -153,4 +168,4 @@ def _shard(
         return
     kinds["communication"] = (parts.root + 2 * parts.block) * gathering
     if not whole:
-        kinds["communication"] += max(parts.block, parts.root) * (gathering + kept)
+        kinds["communication"] += parts.trained_at_once * (gathering + kept)

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from lit_llm.data.batch import Batch
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.lora import Lora, add_adapters, cast_frozen
 from lit_llm.objective import Objective
 from lit_llm.optim.groups import parameter_groups
 from lit_llm.planning.ghosts import Ghosts
@@ -53,6 +54,8 @@ class Job:
     """what FSDP2 gathers and computes in, if not in the type of the weights"""
     activation_checkpointing: int = 0
     """every how many blocks only the input is kept; 0: none"""
+    lora: Lora | None = None
+    """adapters that train in place of the weights"""
     compile: bool = False
     """what it saves is not planned; tensor parallelism refuses it"""
     special: Mapping[str, int] = field(default_factory=dict)
@@ -198,7 +201,9 @@ def micro_batch(job: Job, rows: int, accumulating: bool, device: str = "cpu") ->
         ledger.phase(LOSS)
         (sums.loss * 1.0).backward()
         ledger.name((parameter.grad for parameter in gpt.parameters()), "gradients")
-        phases = {phase: ledger.peaks()[phase] for phase in (FORWARD, LOSS, BLOCKS, EMBEDDING)}
+        peaks = ledger.peaks()
+        # A frozen embedding has no backward pass.
+        phases = {p: peaks[p] for p in (FORWARD, LOSS, BLOCKS, EMBEDDING) if p in peaks}
     for kinds in phases.values():
         for kind in ("weights", "gradients"):
             kinds[kind] *= job.weight_dtype.itemsize / computing.itemsize
@@ -222,8 +227,13 @@ def _accounts(job: Job, dtype: torch.dtype, device: str) -> Iterator[Ledger]:
 
 def _with_gradients(job: Job, ledger: Ledger) -> GPT:
     gpt = GPT(job.gpt)
+    if job.lora is not None:
+        add_adapters(gpt, job.lora)
+        if job.lora.base_dtype is not None:
+            cast_frozen(gpt, getattr(torch, job.lora.base_dtype))
     for parameter in gpt.parameters():
-        parameter.grad = torch.empty_like(parameter)
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
     ledger.name(gpt.buffers(), "other")
     ledger.name(gpt.parameters(), "weights")
     ledger.name((parameter.grad for parameter in gpt.parameters()), "gradients")
@@ -239,6 +249,7 @@ def _on_gradient(module: nn.Module, call: Callable[[], None]) -> None:
     """Call once the gradient of a module's output is known."""
 
     def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-        output.register_hook(lambda gradient: call())
+        if output.requires_grad:
+            output.register_hook(lambda gradient: call())
 
     module.register_forward_hook(hook)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.lora import Lora
 
 
-def check_divisible(config: GPTConfig, devices: int, *, compile: bool = False) -> None:
+def check_divisible(
+    config: GPTConfig, devices: int, *, compile: bool = False, lora: Lora | None = None
+) -> None:
     """Refuse what does not split over a tensor-parallel group.
 
     Args:
         config: the whole network
         devices: of the group
         compile: whether its blocks are to be compiled
+        lora: adapters that it has
 
     Raises:
         ValueError: names the first size or setting that stands in the way.
@@ -29,6 +33,12 @@ def check_divisible(config: GPTConfig, devices: int, *, compile: bool = False) -
                 f"{name}={size} does not split over tensor_parallel={devices} devices: change it, "
                 "or take a number of devices that divides it (configs/trainer/fsdp.yaml needs none)"
             )
+    if lora is not None and lora.dropout:
+        raise ValueError(
+            f"lora.dropout={lora.dropout} with tensor_parallel={devices}: the devices would draw "
+            "equal masks for different inputs.\nGive --model.lora.dropout 0, or a trainer file "
+            "without tensor parallelism"
+        )
     if config.dropout:
         raise ValueError(
             f"dropout={config.dropout} with tensor_parallel={devices}: the devices would draw "

@@ -6,7 +6,8 @@ little of both and holds no numbers of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,17 +21,20 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_llm.checkpoint.base import BASE, LORA, describe_base, refuse_other_base
 from lit_llm.checkpoint.bundle import MODEL, check_weights
 from lit_llm.checkpoint.find import resolve
 from lit_llm.checkpoint.plain import gpt_to_plain, part_to_plain
 from lit_llm.checkpoint.ranks import OneRank, ProcessGroupRanks, together
 from lit_llm.checkpoint.reader import Reader
 from lit_llm.checkpoint.sharded_io import verify_together
+from lit_llm.checkpoint.training_state import PREFIX
 from lit_llm.data.batch import Batch
 from lit_llm.data.module import TextData
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.lora import Lora, base_of, init_adapters, learned_of
 from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, Objective
 from lit_llm.optim.groups import parameter_groups
@@ -64,6 +68,7 @@ class LitLLM(L.LightningModule):
         schedule: factor of the learning rates at (step, max_steps); null keeps them constant
         init_from: checkpoint whose weights start this run, as when fine-tuning; to go on with
             an interrupted run, with its step count and optimizer state, give --ckpt_path instead
+        lora: freeze those weights and train small matrices beside them; null trains the weights
         seed: decides initial weights, dropout and masks; comes from seed_everything
         compile: compile each block; pays on GPUs, and in long runs of small networks on CPUs
         activation_checkpointing: keep only the inputs of every n-th block for the backward pass
@@ -79,6 +84,7 @@ class LitLLM(L.LightningModule):
         groups: dict[str, dict[str, Any]] | None = None,
         schedule: Schedule | None = None,
         init_from: str | None = None,
+        lora: Lora | None = None,
         seed: int = 1337,
         compile: bool = False,
         activation_checkpointing: int = 0,
@@ -89,12 +95,20 @@ class LitLLM(L.LightningModule):
                 f"activation_checkpointing={activation_checkpointing} is no distance: give 0 for "
                 "none, 1 for every block, n for every n-th"
             )
+        if lora is not None and init_from is None:
+            raise ValueError(
+                "model.lora adapts trained weights, but model.init_from is null: give the "
+                "checkpoint that it is to start from, or remove model.lora"
+            )
         self.gpt_config = gpt
         self.objective = objective or CausalLM()
         self.optimizer = optimizer
         self.groups = groups
         self.schedule = schedule
         self.init_from = init_from
+        self.lora = lora
+        self.base: Path | None = None
+        """The checkpoint of the weights that adapters belong to; None: what init_from leads to."""
         self.seed = seed
         self.compile_blocks = compile
         self.activation_checkpointing = activation_checkpointing
@@ -123,18 +137,32 @@ class LitLLM(L.LightningModule):
         self.gpt = build(
             self.gpt_config,
             strategy.sharding if isinstance(strategy, Sharded) else None,
+            lora=self.lora,
             activation_checkpointing=self.activation_checkpointing,
             compile=self.compile_blocks,
         )
         if self.init_from is None:
             init_weights(self.gpt, self.seed, self.gpt_config.n_layer, copy_full)
-        else:
+        elif self.lora is None:
             self._take_weights(resolve(self.init_from))
+        else:
+            self._refuse_base_dtype()
+            self.base = self.base or resolve(self.init_from)
+            self._take_weights(self.base)
+            init_adapters(self.gpt, self.seed, copy_full)
+
+    def _refuse_base_dtype(self) -> None:
+        precision = self.trainer.precision
+        if self.lora is not None and self.lora.base_dtype and precision != "bf16-mixed":
+            raise ValueError(
+                f"lora.base_dtype={self.lora.base_dtype} needs bf16-mixed, whose matrix products "
+                f"are of two bfloat16, got trainer.precision={precision}: change one of them"
+            )
 
     @torch.no_grad()
     def _take_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint, of which each process reads its own part."""
-        state = cast(GPT, self.gpt).state_dict()
+        state = base_of(cast(GPT, self.gpt).state_dict())
 
         def read() -> None:
             reader = Reader(folder)
@@ -190,9 +218,11 @@ class LitLLM(L.LightningModule):
                 "trainer.precision=16-mixed scales the loss, and a fused optimizer would see the "
                 "scaled gradients clipped:\ngive --model.optimizer.fused false, or bf16-mixed"
             )
-        counts, tokens = size(self.gpt_config), self._data.nominal_tokens_per_step
+        counts = size(self.gpt_config, lora=self.lora)
+        tokens = self._data.nominal_tokens_per_step
+        learning = f" ({counts.trained:,} of them learn)" if self.lora else ""
         self.print(
-            f"{counts.parameters:,} parameters, {tokens:,} tokens per step, "
+            f"{counts.parameters:,} parameters{learning}, {tokens:,} tokens per step, "
             f"{counts.flops_per_token * tokens:.2g} FLOPs per step"
         )
 
@@ -342,9 +372,38 @@ class LitLLM(L.LightningModule):
                 "step": self.trainer.global_step,
                 "config": self.run_config or {},
                 "data": self._data.describe(),
+                **self._adapters_and_base(),
             },
             "tokenizer": self._data.tokenizer,
         }
+
+    def _adapters_and_base(self) -> dict[str, Any]:
+        if self.lora is None or self.base is None:
+            return {}
+        return {LORA: asdict(self.lora), BASE: describe_base(self.base)}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What checkpoints hold: of a LoRA run the adapters; its base has the rest."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        if self.lora is None:
+            return state
+        ours, gpt = {}, {}
+        for name, value in state.items():
+            if name.startswith(PREFIX):
+                gpt[name.removeprefix(PREFIX)] = value
+            else:
+                ours[name] = value
+        learned = learned_of(gpt, self.lora)
+        return {**ours, **{PREFIX + name: value for name, value in learned.items()}}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Put back what `state_dict` gave."""
+        if self.lora is not None and strict:
+            check_weights(self.state_dict(), state_dict)
+            strict = False  # of what is not there, the base's weights are in place
+        return super().load_state_dict(state_dict, strict, assign)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         bundle = checkpoint["lit_llm"]["bundle"]
@@ -356,8 +415,14 @@ class LitLLM(L.LightningModule):
             count_batches(checkpoint, self._data.accumulate)
         assert self.gpt is not None
         compare_data(bundle["data"], self._data.describe(), continues=continues)
+        if self.lora is not None and self.base is not None:
+            refuse_other_base(bundle, self.base)
         weights = checkpoint["state_dict"].items()
-        check_weights(self.gpt, {name.removeprefix("gpt."): w for name, w in weights})
+        expected = self.gpt.state_dict()
+        check_weights(
+            learned_of(expected, self.lora) if self.lora else expected,
+            {name.removeprefix(PREFIX): w for name, w in weights},
+        )
 
     # -- where this process stands ---------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_llm.model import tiled_attention
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.lora import Lora, add_adapters, cast_frozen, freeze
 from lit_llm.training.divisible import check_divisible
 from lit_llm.training.tensor_parallel import split_matrices
 
@@ -47,6 +48,7 @@ def build(
     config: GPTConfig,
     sharding: Sharding | None = None,
     *,
+    lora: Lora | None = None,
     activation_checkpointing: int = 0,
     compile: bool = False,
 ) -> GPT:
@@ -54,16 +56,29 @@ def build(
 
     With a sharding no parameter is ever whole on one device: a network larger than that fits.
 
+    Args:
+        config: the network
+        sharding: how it is spread; None: it is whole
+        lora: adapters that train in its place
+        activation_checkpointing: every how many blocks only the input is kept; 0: none
+        compile: compile each block
+
     Raises:
         ValueError: the network cannot be split as asked for.
     """
     tensor = sharding.mesh[TENSOR].size() if sharding else 1
     if tensor > 1:
-        check_divisible(config, tensor, compile=compile)
+        check_divisible(config, tensor, compile=compile, lora=lora)
     with torch.device("meta") if sharding else nullcontext():
         gpt = GPT(config)
+        if lora is not None:
+            add_adapters(gpt, lora)
+    if lora is not None and lora.base_dtype is not None:
+        cast_frozen(gpt, getattr(torch, lora.base_dtype))
     if sharding and tensor > 1:
         split_matrices(gpt, sharding.mesh[TENSOR])
+        if lora is not None:
+            freeze(gpt, lora)  # what was split are new parameters
     checkpoint_activations(gpt, activation_checkpointing)
     if compile:
         compile_blocks(gpt)

@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 # What decides the weights at a given step: another value would make another run of it.
-TRAJECTORY = ("seed_everything", "model.gpt", "model.objective", "model.optimizer", "data")
+TRAJECTORY = (
+    "seed_everything",
+    "model.gpt",
+    "model.lora",
+    "model.objective",
+    "model.optimizer",
+    "data",
+)
 
 # Under the keys above, what may change all the same: who does the work, and how it is shared out.
 FREE = (
+    "model.lora.base_dtype",
     "data.init_args.micro_batch_size",
     "data.init_args.num_workers",
     "data.init_args.prepare_workers",

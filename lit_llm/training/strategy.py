@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from lit_llm.checkpoint.sharded_io import ProcessGroupRanks, load_distributed, save_distributed
+from lit_llm.checkpoint.training_state import PREFIX
 from lit_llm.training.parallel import REPLICATE, SHARD, TENSOR, Sharding, each_fsdp_module
 
 
@@ -134,14 +135,15 @@ class Sharded(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict:
         assert self.lightning_module is not None
-        gpt: Any = self.lightning_module.gpt
+        state = self.lightning_module.state_dict()
+        weights = {n.removeprefix(PREFIX): w for n, w in state.items() if n.startswith(PREFIX)}
         parameters = [
             parameter
             for optimizer in self.optimizers
             for group in optimizer.param_groups
             for parameter in group["params"]
         ]
-        return load_distributed(checkpoint_path, gpt.state_dict(), parameters, ProcessGroupRanks())
+        return load_distributed(checkpoint_path, weights, parameters, ProcessGroupRanks())
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
         assert self.lightning_module is not None

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -36,6 +36,7 @@ from torch.distributed.tensor.parallel import (
 
 from lit_llm.model.attention import GroupedQueryAttention
 from lit_llm.model.gpt import GPT
+from lit_llm.model.lora import ADAPTERS, LoraLinear
 from lit_llm.model.mlp import SwiGLU
 
 SPLITS: dict[type, dict[str, str]] = {
@@ -79,6 +80,11 @@ def split_matrices(gpt: GPT, mesh: DeviceMesh) -> None:
             plan[name] = _GatherPositions(use_local_output=type(part) not in SPLITS)
             plan |= {f"{name}.{inner}": style for inner, style in part_styles(part).items()}
         parallelize_module(block, mesh, plan)
+        for name in ("attn", "mlp"):
+            part = block.get_submodule(name)
+            for inner, how in splits_of(part).items():
+                if isinstance(layer := getattr(part, inner), LoraLinear):
+                    _place_adapters(layer, how, mesh)
     if gpt.config.tie_embeddings:  # each was made a tensor of its own
         gpt.lm_head.weight = gpt.embed.weight
     gpt.norm.register_forward_hook(_gather_positions)
@@ -100,8 +106,25 @@ class _GatherPositions(PrepareModuleInput):
         return (*super()._prepare_input_fn((first,), device_mesh), *others)
 
 
+def _place_adapters(layer: LoraLinear, how: str, mesh: DeviceMesh) -> None:
+    """Split B by the layer's outputs, or A by its inputs; the other one each device has whole.
+
+    So what lies between A and B, `rank` channels, is all that adapters of `rows` exchange.
+    """
+    placements = {"columns": (Replicate(), Shard(0)), "rows": (Shard(1), Replicate())}[how]
+    for name, placement in zip(ADAPTERS, placements, strict=True):
+        old = layer.get_parameter(name)
+        whole = torch.empty(old.shape, dtype=old.dtype, device="meta")  # it has no values yet
+        setattr(layer, name, nn.Parameter(distribute_tensor(whole, mesh, [placement])))
+
+
 def part_styles(part: nn.Module) -> dict[str, ParallelStyle]:
-    """How the layers inside an attention or MLP are split, by name.
+    """How the layers inside an attention or MLP are split, by name; see `splits_of`."""
+    return {name: STYLES[how]() for name, how in splits_of(part).items()}
+
+
+def splits_of(part: nn.Module) -> dict[str, str]:
+    """What a part says of its layers: columns, rows or heads, by name; of those that it has.
 
     Raises:
         ValueError: the part does not say it, or names what is not there.
@@ -114,15 +137,15 @@ def part_styles(part: nn.Module) -> dict[str, ParallelStyle]:
             'an attribute such as\ntensor_parallel = {"up_proj": "columns", "down_proj": "rows"}, '
             "or take a trainer file without it"
         )
-    styles = {}
+    there = {}
     for name, how in splits.items():
         if not hasattr(part, name):
             raise ValueError(f"{kind}.tensor_parallel: {kind} has no {name}")
         if how not in STYLES:
             raise ValueError(f"{how!r} is no way to split {kind}.{name}: use {', '.join(STYLES)}")
         if getattr(part, name) is not None:  # a norm that is turned off
-            styles[name] = STYLES[how]()
-    return styles
+            there[name] = how
+    return there
 
 
 STYLES: dict[str, Callable[[], ParallelStyle]] = {

@@ -3,10 +3,23 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+
+from lit_llm.checkpoint.base import describe_base
+from lit_llm.checkpoint.bundle import write_bundle
+from lit_llm.checkpoint.folder import write_folder
+from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
+from lit_llm.checkpoint.plain import gpt_to_plain
+from lit_llm.checkpoint.sharded_io import OneRank, save_distributed
+from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
+from lit_llm.model.lora import Lora, add_adapters, init_adapters
 
 SOURCE = '''
     """What a user keeps in a file of their own: an attention, an MLP, a tokenizer, an objective."""
@@ -160,3 +173,57 @@ def gloo(request):
         assert done.returncode == 0, done.stderr
 
     return run
+
+
+@dataclass
+class Adapted:
+    """A checkpoint of adapters, with what it was made of."""
+
+    base: Path
+    folder: Path
+    gpt: GPT
+    """The network with its adapters apart"""
+
+
+def save_adapted(
+    root: Path, *, sharded: bool = False, whole: tuple[str, ...] = (), **settings: Any
+) -> Adapted:
+    """Write root/base/step-00000002 and root/lora/step-00000004, whose adapters do something."""
+    sizes = {"vocab_size": 11, "max_seq_len": 7, "n_layer": 2, "d_model": 12, "n_head": 2}
+    lora = Lora(rank=3, alpha=6.0, targets=("q_proj", "down_proj"), whole=whole)
+    config = GPTConfig(**{**sizes, "d_ff": 5, "pad_vocab_to": 4, **settings})
+    torch.manual_seed(3)
+    gpt = GPT(config).eval()
+    meta = {"model": gpt_to_plain(config), "step": 2, "config": {"model": {"lora": None}}}
+    base, folder = root / "base/step-00000002", root / "lora/step-00000004"
+    write_folder(base, lambda inner: write_bundle(inner, meta, gpt.state_dict(), None))
+    add_adapters(gpt, lora)
+    init_adapters(gpt, 0)
+    for name, parameter in gpt.named_parameters():
+        if parameter.requires_grad and not name.endswith("lora_A"):
+            parameter.data.normal_(std=0.5)
+    adapted = {"lora": asdict(lora), "base": describe_base(base)}
+    config_of_run = {"model": {"lora": asdict(lora), "init_from": "base"}}
+    bundle = {**meta, "step": 4, "config": config_of_run, **adapted}
+    checkpoint = {
+        "state_dict": {f"gpt.{name}": tensor for name, tensor in gpt.state_dict().items()},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3, 12)}}, "param_groups": []}],
+        "lit_llm": {"bundle": bundle, "tokenizer": None},
+    }
+    if sharded:
+        save_distributed(checkpoint, folder, OneRank())
+    else:
+        FolderCheckpointIO().save_checkpoint(checkpoint, folder)
+    return Adapted(base, folder, gpt)
+
+
+@pytest.fixture
+def save_lora():
+    """Writes a LoRA run's checkpoint below a folder."""
+    return save_adapted
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sharded"])
+def adapted(request, tmp_path) -> Adapted:
+    """A LoRA run's checkpoint, of one file and in shards."""
+    return save_adapted(tmp_path, sharded=request.param)

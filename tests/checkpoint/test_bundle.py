@@ -152,8 +152,8 @@ def test_a_damaged_file_is_noticed_unless_verification_is_switched_off(tmp_path)
 
 
 def test_a_bundle_of_a_later_format_is_refused_with_both_numbers(tmp_path):
-    (tmp_path / "bundle.json").write_text(json.dumps({"format": 2, "model": {}}))
-    with pytest.raises(CheckpointError, match="has format 2, this lit-llm reads up to 1: install"):
+    (tmp_path / "bundle.json").write_text(json.dumps({"format": 3, "model": {}}))
+    with pytest.raises(CheckpointError, match="has format 3, this lit-llm reads up to 2: install"):
         read_meta(tmp_path)
 
 

@@ -47,7 +47,10 @@ def test_a_run_is_exported_as_one_file_and_said_with_its_sizes(trained, tmp_path
     ("arguments", "said"),
     [
         ([], "arguments are required: ckpt_path, to, out"),
-        (["--to", "onnx"], "invalid choice: 'onnx' (choose from 'checkpoint', 'hf'"),
+        (
+            ["--to", "onnx"],
+            "invalid choice: 'onnx' (choose from 'checkpoint', 'peft', 'hf', 'gguf')",
+        ),
         (["--ckpt", "a"], "no such argument --ckpt; did you mean --ckpt_path?"),
         (["checkpoints/run"], "no such argument checkpoints/run; --help lists all"),
         (["--ckpt_path", "nowhere", "--to", "checkpoint", "--out", "b"], "no checkpoint nowhere"),

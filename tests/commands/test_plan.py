@@ -193,3 +193,16 @@ def test_an_outline_has_the_arguments_of_the_class_and_nothing_of_its_imports():
         outline("lightning.pytorch.trainer.trainer.Trainr")
     with pytest.raises(ValueError, match="there is no module"):
         outline("lit_llm.nowhere.Class")
+
+
+def test_a_lora_run_is_planned_with_what_learns(plan, refusal, pretrained):
+    recipe = "configs/recipes/quickstart/finetune.yaml"
+    start = f"--model.init_from={pretrained}"
+    whole = plan(start, recipe=recipe)
+    lora = plan(start, "--model.lora={rank: 4, targets: [q_proj]}", recipe=recipe)
+    adapters = 2 * 4 * (32 + 32)  # of the two layers of tests/configs/tiny.yaml
+    assert lora["trained"] == adapters
+    assert lora["parameters"] == whole["parameters"] + adapters == whole["trained"] + adapters
+    assert lora["memory"]["gradients"] <= 4 * adapters
+    assert lora["memory"]["optimizer"] < whole["memory"]["optimizer"] / 20
+    assert "model.init_from is null" in refusal("--model.lora={rank: 4}")

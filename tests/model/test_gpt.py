@@ -105,6 +105,19 @@ def test_one_result_of_each_row_is_that_of_the_whole_and_the_cache_too(tokens, a
 
 
 @torch.no_grad()
+def test_a_hook_of_the_last_block_is_called_before_its_weights_are_used(gpt, tokens):
+    # FSDP2 gathers them there, and before the keys of the prompt are made of them
+    handle = gpt.blocks[-1].register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
+    layout = Layout.prefill(torch.arange(T).expand(B, T), 13)
+    cache, other = KVCache(gpt.config, B, 13), KVCache(gpt.config, B, 13)
+    whole_BTV = gpt(tokens, layout, cache)
+    some_B1V = gpt(tokens, layout, other, only_B=torch.tensor([10, 4]))
+    handle.remove()
+    torch.testing.assert_close(some_B1V[0, 0], whole_BTV[0, 10], rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.layers[-1].k_BKSE, cache.layers[-1].k_BKSE)
+
+
+@torch.no_grad()
 def test_of_one_result_the_last_block_computes_no_other(gpt, tokens):
     lengths = []
     handle = gpt.blocks[-1].mlp.register_forward_hook(lambda *io: lengths.append(io[-1].size(1)))

@@ -2,6 +2,7 @@ import pytest
 
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
+from lit_llm.model.lora import Lora
 from lit_llm.model.size import size
 
 
@@ -36,3 +37,20 @@ def test_a_cache_entry_is_two_vectors_per_layer_and_head():
     assert (
         size(config).cache_bytes_per_token == 3 * 2 * (2 * 4) * 2
     )  # layers, k and v, channels, 16 bits
+
+
+def test_adapters_count_as_what_learns_and_save_the_gradients_of_weights():
+    config = GPTConfig(vocab_size=64, d_model=8, n_layer=2, n_head=2, n_kv_head=1, d_ff=16)
+    found = size(config, 10, Lora(rank=3))
+    # q_proj 8 -> 8 and v_proj 8 -> 4, in two blocks
+    adapters = 2 * (3 * (8 + 8) + 3 * (8 + 4))
+    assert found.trained == adapters
+    assert found.parameters == size(config).parameters + adapters
+    # forward and the gradient of the input; adapters have a gradient of their own too
+    frozen = 2 * (2 * 64 + 2 * 32 + 3 * 128) + 512
+    assert found.flops_per_token == 4 * frozen + 6 * adapters + 12 * 2 * 8 * 10
+    assert size(config).trained == size(config).parameters
+    also = size(config, 10, Lora(rank=3, whole=("embed", "lm_head")))
+    assert also.trained == adapters + 2 * 512
+    assert also.flops_per_token == found.flops_per_token + 2 * 512  # a row is only looked up
+    assert found.training_bytes() == 4 * found.parameters + 12 * adapters

@@ -10,7 +10,8 @@ from lit_llm.planning.possible import refuse_model
 
 
 def model(optimizer=torch.optim.AdamW, groups=None, **sizes) -> SimpleNamespace:
-    return SimpleNamespace(gpt_config=GPTConfig(**sizes), optimizer=optimizer, groups=groups)
+    config = GPTConfig(**sizes)
+    return SimpleNamespace(gpt_config=config, lora=None, optimizer=optimizer, groups=groups)
 
 
 def test_what_an_optimizer_does_not_take_is_said_before_the_data_is_read():

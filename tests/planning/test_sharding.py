@@ -5,6 +5,7 @@ import torch
 from torch.optim import AdamW
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.lora import Lora
 from lit_llm.objective import CausalLM
 from lit_llm.planning.sharding import Spread, local_job, per_device
 from lit_llm.planning.trace import BLOCKS, FORWARD, STEP, Job, Trace
@@ -35,6 +36,16 @@ def test_ddp_adds_a_bucket_for_every_gradient():
     alone, ddp = held(Spread()), held(Spread(strategy="ddp", replicate=4))
     for phase, kinds in ddp.items():
         assert kinds == {**alone[phase], "communication": 4 * N}
+
+
+def test_of_a_lora_run_gradients_of_adapters_alone_are_sent():
+    job = replace(JOB, lora=Lora(rank=3, targets=("q_proj",)))
+    adapters = 3 * (D + D)  # of a block
+    ddp = held(Spread(strategy="ddp", replicate=4), job)
+    assert ddp[FORWARD]["communication"] == 4 * 3 * adapters
+    shared = held(Spread(strategy="sharded", shard=4), job)
+    gathered = ROOT + 2 * (BLOCK + adapters)
+    assert shared[FORWARD]["communication"] == 4 * gathered + (4 + 4) * adapters
 
 
 @pytest.mark.parametrize("replicate", [1, 3])

@@ -6,6 +6,7 @@ import torch
 from torch.optim import SGD, AdamW
 
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.lora import Lora
 from lit_llm.model.size import size
 from lit_llm.objective import CausalLM, MaskedLM
 from lit_llm.optim import Muon
@@ -57,6 +58,40 @@ def test_weights_gradients_and_state_have_the_type_of_the_precision(precision, b
     kinds = optimizer_step(replace(JOB, precision=precision))[STEP]
     assert kinds["weights"] == kinds["gradients"] == bytes_each * N
     assert kinds["optimizer"] == pytest.approx(2 * bytes_each * N, rel=1e-2)
+
+
+ADAPTERS = 2 * 3 * ((36 + 36) + (80 + 36))  # q_proj and down_proj of two blocks, of rank 3
+ADAPTED = replace(JOB, lora=Lora(rank=3, targets=("q_proj", "down_proj")))
+
+
+def test_of_a_lora_run_adapters_alone_have_gradients_and_state():
+    kinds = optimizer_step(ADAPTED)[STEP]
+    assert kinds["weights"] == 4 * (N + ADAPTERS)
+    assert kinds["gradients"] == 4 * ADAPTERS
+    assert kinds["optimizer"] == pytest.approx(8 * ADAPTERS, rel=1e-2)
+    phases = micro_batch(ADAPTED, 4, accumulating=True)
+    assert {kinds["gradients"] for kinds in phases.values()} == {4 * ADAPTERS}
+    # the table is frozen: nothing goes back to it, and the head's weight has no gradient either
+    assert EMBEDDING not in phases
+    assert total(phases[LOSS]) < total(micro_batch(JOB, 4, accumulating=True)[LOSS])
+
+
+def test_a_base_in_bfloat16_takes_half_and_is_not_copied_for_autocast():
+    mixed = replace(ADAPTED, precision="bf16-mixed")
+    half = replace(mixed, lora=replace(mixed.lora, base_dtype="bfloat16"))
+    found, copied = (micro_batch(job, 4, accumulating=False)[FORWARD] for job in (half, mixed))
+    assert copied["weights"] - found["weights"] == 2 * MATRICES
+    # no gradient goes through the first block's q, k and v to what is before them
+    assert copied["copies"] - found["copies"] == 2 * (MATRICES - 3 * 36 * 36)
+
+
+def test_a_deep_lora_run_follows_from_two_shallow_ones():
+    deep = replace(ADAPTED, gpt=replace(CONFIG, n_layer=7))
+    found = Trace(deep).at(4)
+    whole = {**micro_batch(deep, 4, accumulating=False), **optimizer_step(deep)}
+    assert found.keys() == whole.keys()
+    for kind in ("weights", "gradients", "activations"):
+        assert found[LOSS][kind] == pytest.approx(whole[LOSS][kind], rel=1e-3)
 
 
 def test_autocast_holds_a_copy_of_the_matrices_from_the_forward_pass_on():

@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from contextlib import nullcontext
+from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
@@ -24,9 +25,14 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from lit_llm.checkpoint.bundle import write_bundle
+from lit_llm.checkpoint.folder import write_folder
+from lit_llm.checkpoint.plain import gpt_to_plain
 from lit_llm.data.batch import IGNORE, Batch
 from lit_llm.model.config import GPTConfig
+from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.lora import Lora
 from lit_llm.model.size import skeleton
 from lit_llm.optim import Muon
 from lit_llm.training.guards import Judged, Opinion
@@ -95,6 +101,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16-params": {"strategy": {"param_dtype": "bfloat16"}},
     "each": {"strategy": {"reduce_each_micro_batch": True}},
     "own-part": {"gpt": {"mlp": SquaredReLU}},
+    "lora": {"optimizer": adamw, "steps": 4, "lora": Lora(rank=3, targets="all")},
+    "lora-clip": {"clip": 0.01, "lora": Lora(rank=3, targets="all")},
+    "lora-tied": {
+        "optimizer": adamw,
+        "steps": 3,
+        "lora": Lora(rank=1, targets=("o_proj", "down_proj"), whole=("embed", "lm_head")),
+        "gpt": {"tie_embeddings": True, "qkv_bias": True},
+    },
+    "lora-muon": {"optimizer": muon, "steps": 3, "lora": Lora(rank=3)},
+    "lora-checkpointing": {"activation_checkpointing": 1, "lora": Lora(rank=3)},
+    "lora-compiled": {"compile": True, "lora": Lora(rank=3, targets="all")},
+    "lora-bf16-mixed": {
+        "precision": "bf16-mixed",
+        "lora": Lora(rank=3, targets="all", base_dtype="bfloat16"),
+    },
 }
 
 
@@ -173,7 +194,8 @@ class Watch(L.Callback):
             self.losses.append(float(metrics["train/loss"]))
             self.grad_norms.append(float(metrics["train/grad_norm"]))
         if trainer.global_step == trainer.max_steps:  # the module frees them next
-            self.gradient = whole({n: p.grad for n, p in pl_module.gpt.named_parameters()})
+            gradients = {n: p.grad for n, p in pl_module.gpt.named_parameters()}
+            self.gradient = whole({n: g for n, g in gradients.items() if g is not None})
 
     def on_train_end(self, trainer, pl_module):
         self.after = whole(dict(pl_module.gpt.named_parameters()))
@@ -209,6 +231,15 @@ def whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
+def _base(folder: Path, config: GPTConfig) -> str:
+    """A checkpoint to adapt; each process makes one for itself, of the same weights."""
+    gpt = GPT(config)
+    init_weights(gpt, 5, config.n_layer)
+    meta = {"model": gpt_to_plain(config)}
+    write_folder(folder / "base", lambda to: write_bundle(to, meta, gpt.state_dict(), None))
+    return str(folder / "base")
+
+
 def train(case: str, accumulate: int = 2) -> dict[str, Any]:
     """Run a case such as "fsdp", "tp+clip" or "single+adamw"."""
     mesh, _, variant = case.partition("+")
@@ -240,6 +271,8 @@ def train(case: str, accumulate: int = 2) -> dict[str, Any]:
             optimizer=settings["optimizer"],
             compile=settings.get("compile", False),
             activation_checkpointing=settings.get("activation_checkpointing", 0),
+            init_from=_base(Path(folder), config) if "lora" in settings else None,
+            lora=settings.get("lora"),
         )
         if settings.get("guards"):
             module.guards.add(SkipSecond())

@@ -15,7 +15,13 @@ from typing import NamedTuple
 
 import torch
 
-from lit_llm.checkpoint.bundle import check_weights, load_model, read_meta, read_tokenizer
+from lit_llm.checkpoint.bundle import (
+    check_weights,
+    lineage,
+    load_model,
+    read_meta,
+    read_tokenizer,
+)
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.gguf import chat, llama_cpp
 from lit_llm.checkpoint.gguf.architecture import architecture, refuse_others, sizes
@@ -71,7 +77,8 @@ def export_gguf(source: Path, target: Path, dtype: str = "float32") -> list[str]
     checkpoint = _read(source)
     words = vocabulary(checkpoint.tokenizer, checkpoint.config.vocab_size)
     metadata = _metadata(checkpoint, words, target.name, dtype)
-    see_whole(source)
+    for each in lineage(source):  # adapters have a base
+        see_whole(each)
     tensors = plan(_reader(source, checkpoint.config), checkpoint.config, dtype)
     name = f"model-{TYPES[dtype].lower()}.gguf"
     told: list[str] = []

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 VALUES = 2**24
-"""of a matrix that are widened at a time. Pieces of 64 MB are given back to the system when they are
-freed; of pieces below 32 MB the allocator kept 200 MB."""
+"""of a matrix that are widened at a time. Pieces of 64 MB are given back to the system when they
+are freed; of pieces below 32 MB the allocator kept 200 MB."""
 
 
 def in_float32(model: nn.Module) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_llm.checkpoint.bundle import MODEL, TIED, empty_model, read_meta, read_tokenizer
+from lit_llm.checkpoint.bundle import (
+    MODEL,
+    TIED,
+    empty_model,
+    lineage,
+    read_meta,
+    read_tokenizer,
+)
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.hf.architectures import to_hf_config
@@ -61,7 +68,8 @@ def export_hf(
         )
     if tokenizer is None:
         raise ValueError(f"{source} holds no tokenizer: a model without one is of no use elsewhere")
-    see_whole(source)
+    for each in lineage(source):  # adapters have a base
+        see_whole(each)
     weights = _Weights(Reader(source), config, dtype)
     described = to_hf_config(config, weights.dtype) | _ids(tokenizer)
     told: list[str] = []
