@@ -49,18 +49,12 @@ class Subject:
     @property
     def stop_ids(self) -> set[int]:
         """Ids that end an answer: of a text, and of a turn."""
-        special = self.tokenizer.special
-        ids = {special[name] for name in ("end", "eos") if name in special}
-        return ids | self.tokenizer.chat_template.stop_ids(self.tokenizer) if self.chat else ids
+        return self.tokenizer.stop_ids(chat=self.chat)
 
     @property
     def forbidden_ids(self) -> set[int]:
-        """Ids that no answer has: control tokens that end nothing, and rows without a token.
-
-        Tables of published models are longer than their tokenizers.
-        """
-        no_tokens = range(self.tokenizer.vocab_size, self.gpt.config.vocab_size)
-        return {*self.tokenizer.special.values(), *no_tokens} - self.stop_ids
+        """Ids that no answer has."""
+        return self.tokenizer.unsaid_ids(self.gpt.config.vocab_size, chat=self.chat)
 
     def text_ids(self, text: str) -> list[int]:
         """The beginning of a text, with what stood before each text in training."""

@@ -143,6 +143,28 @@ class Tokenizer(ABC):
             "choose one that has it, or name a token for it (HuggingFace: special, add_missing)"
         )
 
+    def stop_ids(self, *, chat: bool) -> set[int]:
+        """Ids that end what a model says: the end of a document, and of a turn.
+
+        Args:
+            chat: whether the model was trained on conversations
+
+        Raises:
+            ValueError: the tokenizer lacks a control token of its chat template.
+        """
+        ids = {self.special[name] for name in ("end", "eos") if name in self.special}
+        return ids | self.chat_template.stop_ids(self) if chat else ids
+
+    def unsaid_ids(self, rows: int, *, chat: bool) -> set[int]:
+        """Ids that no answer has: control tokens that end nothing, and rows without a token.
+
+        Args:
+            rows: of the model's table, which of published models is longer than the tokenizer
+            chat: as `stop_ids`
+        """
+        unsaid = {*self.special.values(), *range(self.vocab_size, rows)}
+        return unsaid - self.stop_ids(chat=chat)
+
     @property
     def trained(self) -> bool:
         """Whether it can encode already."""

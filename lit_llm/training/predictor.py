@@ -105,19 +105,13 @@ class Predictor(L.LightningModule):
         return self._fill(batch) if self.bidirectional else self._continue(batch)
 
     def _continue(self, prompts: list[Prompt]) -> list[Answer]:
-        special = self.tokenizer.special
-        gpt = self._decoder()
-        # Tables of published models have rows that no token of their tokenizers belongs to.
-        no_tokens = range(self.tokenizer.vocab_size, gpt.config.vocab_size)
-        stop_ids = {special[name] for name in ("end", "eos") if name in special}
-        if self.chat:
-            stop_ids |= self.tokenizer.chat_template.stop_ids(self.tokenizer)
+        gpt, chat = self._decoder(), bool(self.chat)
         results = generate(
             gpt,
             [self._ids(prompt) for prompt in prompts],
             self.sampling,
-            stop_ids=stop_ids,
-            forbidden_ids={*special.values(), *no_tokens} - stop_ids,
+            stop_ids=self.tokenizer.stop_ids(chat=chat),
+            forbidden_ids=self.tokenizer.unsaid_ids(gpt.config.vocab_size, chat=chat),
             token_bytes=self.tokenizer.token_bytes,
         )
         return [

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_llm.tokenizer import SPECIAL, Tokenizer
+from lit_llm.tokenizer import SPECIAL, ChatTemplate, SentencePiece, Tokenizer
 from lit_llm.tokenizer.base import SPELLINGS, find_special, require_utf8
+from lit_llm.tokenizer.chat import Turn
 
 
 class Letters(Tokenizer):
@@ -88,3 +89,17 @@ def test_a_lone_surrogate_is_refused_with_a_remedy_that_works():
         require_utf8(text)
     assert len(str(error.value).splitlines()) <= 3
     require_utf8(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def test_what_ends_an_answer_and_what_is_never_said():
+    tokenizer = SentencePiece(vocab_size=300).train(["who is there? anna bakes bread"] * 9)
+    special = tokenizer.special
+    assert tokenizer.stop_ids(chat=False) == {special["end"], special["eos"]}
+    tokenizer.chat_template = ChatTemplate(assistant=Turn("{assistant}", "{user}"))
+    assert tokenizer.stop_ids(chat=True) == {special[name] for name in ("end", "eos", "user")}
+    unsaid = tokenizer.unsaid_ids(303, chat=True)
+    assert unsaid == {special[n] for n in ("pad", "bos", "mask", "system", "assistant")} | {
+        300,
+        301,
+        302,
+    }

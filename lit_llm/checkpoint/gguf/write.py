@@ -42,8 +42,6 @@ from lit_llm.tokenizer.jinja import to_jinja
 FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32, "q8_0": 7}
 """llama.cpp's numbers for what most of a file is (llama_ftype); shown to users, not relied on."""
 
-ENDS = ("end", "eos")
-
 
 class Source(NamedTuple):
     """What is exported."""
@@ -135,10 +133,9 @@ def _metadata(source: Source, words: Vocabulary, name: str, dtype: str) -> Metad
 def _modelfile(source: Source, metadata: Metadata, name: str) -> str:
     tokenizer = source.tokenizer
     template: str | None = chat.PLAIN
-    ends = {tokenizer.special[end] for end in ENDS if end in tokenizer.special}
     if source.is_chat:
         template = chat.to_go(tokenizer.chat_template, tokenizer)
-        ends |= tokenizer.chat_template.stop_ids(tokenizer)
+    ends = tokenizer.stop_ids(chat=source.is_chat)
     stops = [metadata["tokenizer.ggml.tokens"][id] for id in sorted(ends)]
     return modelfile(name, template, stops, source.config.max_seq_len)
 

@@ -188,11 +188,8 @@ def _ids(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _generation(tokenizer: Tokenizer, *, chat: bool) -> dict[str, Any]:
     """What ends an answer, and what is never generated: as `predict` does it."""
-    special = tokenizer.special
-    stops = {special[name] for name in ("end", "eos") if name in special}
-    if chat:
-        stops |= tokenizer.chat_template.stop_ids(tokenizer)
-    never = sorted(set(special.values()) - stops)
+    stops = tokenizer.stop_ids(chat=chat)
+    never = sorted(tokenizer.unsaid_ids(tokenizer.vocab_size, chat=chat))
     return {
         **_ids(tokenizer),
         "eos_token_id": sorted(stops),
