@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -127,7 +128,9 @@ def judged(bar: dict[str, Any], values: Sequence[float]) -> dict[str, Any]:
     else:
         holds = sum(value <= bar["at_most"] for value in values)
     met = len(values) > 0 and holds >= HOLDS_IN * len(values)
-    median = statistics.median(values) if values else None
+    # A round in which nothing could be measured holds no bar, and has no place in the order.
+    measured = [value for value in values if not math.isnan(value)]
+    median = statistics.median(measured) if measured else None
     return {**bar, "values": list(values), "median": median, "holds": holds, "met": met}
 
 

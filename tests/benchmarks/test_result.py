@@ -29,6 +29,8 @@ def test_a_line_about_nothing_measured_says_so():
 
 def test_a_bar_that_is_no_number_is_not_met():
     assert not judged({"at_most": 1.0}, [float("nan")])["met"]
+    one_failed = judged({"at_least": 1.5}, [1.7, 1.8, float("nan"), 1.9, 1.6])
+    assert (one_failed["median"], one_failed["holds"], one_failed["met"]) == (1.75, 4, True)
 
 
 def test_a_line_says_the_median_the_limit_and_the_verdict():

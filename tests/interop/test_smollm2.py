@@ -134,5 +134,5 @@ def test_its_adapters_are_those_of_peft(finetuned, smollm2, tmp_path, found):
 
 def test_llama_cpp_computes_it_too(imported, tmp_path, found):
     said = cli("export", "--ckpt_path", imported[0], "--to", "gguf", "--out", tmp_path / "gguf")
-    told = next(line for line in said.splitlines() if "llama.cpp" in line)
+    told = next(line for line in said.splitlines() if line.strip().startswith("llama.cpp:"))
     found("SmolLM2-135M-Instruct", "llama.cpp", told.strip())
