@@ -24,7 +24,7 @@ from lit_llm.tokenizer.named import import_named
 
 Part = TypeVar("Part")
 _FACTORIES: dict[str, type] = {"attention": Attention, "mlp": nn.Module}  # field -> what it builds
-_LATER = {"rope_scaling": None, "sliding_window": None, "full_layers": 0, "qkv_bias": False}
+LATER_FIELDS = {"rope_scaling": None, "sliding_window": None, "full_layers": 0, "qkv_bias": False}
 """Fields that checkpoints of earlier versions do not have, and what those networks computed."""
 _TUPLE = "__tuple__"  # JSON has none, and a class may care: (1, 2) != [1, 2]
 
@@ -53,7 +53,7 @@ def gpt_from_plain(plain: dict[str, Any]) -> GPTConfig:
         ValueError: a field is unknown or missing, or a factory's class is not there any more.
     """
     known = {field.name for field in dataclasses.fields(GPTConfig)}
-    plain = {**_LATER, **plain}
+    plain = {**LATER_FIELDS, **plain}
     if unknown := sorted(plain.keys() - known):
         raise ValueError(f"the model's description has unknown fields: {', '.join(unknown)}")
     if missing := sorted(known - plain.keys()):

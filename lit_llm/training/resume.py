@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lit_llm.checkpoint.plain import LATER_FIELDS
+
 # What decides the weights at a given step: another value would make another run of it.
 TRAJECTORY = (
     "seed_everything",
@@ -41,6 +43,9 @@ APPLIED = (
     "run",
 )
 
+# Keys that runs of earlier versions do not have, and what they computed.
+LATER = {f"model.gpt.{field}": value for field, value in LATER_FIELDS.items()}
+
 # Precisions that say what the weights themselves are; under any other one they are float32.
 WEIGHTS_IN = {
     "bf16-true": "bfloat16",
@@ -69,7 +74,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if was != now:  # before the keys that follow from it
         changes.append(_refuse_two_beginnings(was, now))
     for key in sorted(before.keys() | after.keys()):
-        was, now = before.get(key), after.get(key)
+        was, now = before.get(key, LATER.get(key)), after.get(key)
         if was == now or _under(key, FREE) or _is_masked(was) or _is_masked(now):
             continue
         if key == "trainer.precision":

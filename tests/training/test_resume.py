@@ -108,3 +108,12 @@ def test_a_tokenizer_and_a_text_of_the_same_name_are_known_by_their_content():
     with pytest.raises(ValueError, match=r"the text behind data\.corpus has changed"):
         compare_data(data, {**data, "fingerprint": "b3"}, continues=True)
     compare_data(data, {**data, "fingerprint": "b3"}, continues=False)  # a loss on other text
+
+
+def test_a_run_from_before_a_field_of_the_network_was_there_goes_on():
+    old = {"model": {"gpt": {"n_layer": 2}}}
+    assert (
+        compare(old, {"model": {"gpt": {"n_layer": 2, "full_layers": 0, "qkv_bias": False}}}) == []
+    )
+    with pytest.raises(ValueError, match=r"model\.gpt\.qkv_bias=True"):
+        compare(old, {"model": {"gpt": {"n_layer": 2, "qkv_bias": True}}})
