@@ -92,17 +92,17 @@ def _load_file(path: Path) -> dict[str, Any]:
 def _is_group(path: Path) -> bool:
     """Whether a file names other tasks instead of describing one."""
     try:
-        content = yaml.load(path.read_bytes(), _AnyTag)
+        content = yaml.load(path.read_bytes(), Loader=_Loader)
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no YAML: {_said(error)}") from None
     return isinstance(content, dict) and "group" in content
 
 
-class _AnyTag(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """Reads `!function utils.score`, the harness's own tag, as its name."""
 
 
-_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: node.value)
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: node.value)
 
 
 def _root(error: BaseException) -> BaseException:
