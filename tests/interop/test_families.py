@@ -11,7 +11,7 @@ from lit_llm.checkpoint.hf.write import export_hf
 from lit_llm.generation.generate import generate
 from lit_llm.generation.sampling import Sampling
 from tests.checkpoint.hf.conftest import witness_here  # noqa: F401
-from tests.checkpoint.hf.published import FAMILIES, publish
+from tests.checkpoint.hf.published import FAMILIES, publish, publish_llama_2_tokenizer
 
 pytestmark = pytest.mark.interop
 SHAPES = {
@@ -34,6 +34,8 @@ def test_a_model_goes_in_and_out_as_it_was(family, shape, tmp_path, found, witne
     if "windows" in family and shape == "one layer":
         changed = {**changed, "max_window_layers": 0}
     theirs = publish(tmp_path / "theirs", family, **changed)
+    if family in ("Llama-2", "TinyLlama", "Mistral"):
+        publish_llama_2_tokenizer(tmp_path / "theirs", legacy=family != "TinyLlama")
     import_hf(tmp_path / "theirs", tmp_path / "ours")
     export_hf(tmp_path / "ours", tmp_path / "back")
     before, after = (load_file(tmp_path / n / "model.safetensors") for n in ("theirs", "back"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from lit_llm.checkpoint.hf.strings import that_day
 from lit_llm.tokenizer.base import Tokenizer
 from lit_llm.tokenizer.chat import ChatTemplate, Message, Turn
 
@@ -100,7 +101,7 @@ def _renderer(source: str, tokens: Mapping[str, str]) -> Render:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.globals["raise_exception"] = refuse
+    environment.globals |= {"raise_exception": refuse, "strftime_now": that_day}
     try:
         compiled = environment.from_string(source)
     except TemplateError as error:

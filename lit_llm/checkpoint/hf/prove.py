@@ -6,24 +6,19 @@ model is loaded: so neither finds what the other left, and the memory of one is 
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_llm.checkpoint.hf.foreign_chat import probes
 from lit_llm.checkpoint.hf.parts import in_float32
 from lit_llm.checkpoint.hf.strings import random_texts, typed_control
+from lit_llm.checkpoint.hf.witness import ask
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer.base import Tokenizer
@@ -127,7 +122,7 @@ def prove(
             for messages in (probes(with_system=template.system is not None) if chat else [])
         ],
     }
-    answer, logits = _ask(request)
+    answer, logits = ask(request)
     _compare_tokens(tokenizer, request, answer)
     wide, narrow = _our_logits(load, request["rows"])
     difference = largest = 0.0
@@ -165,34 +160,6 @@ def rows(config: GPTConfig) -> list[list[int]]:
         lengths.append(min(config.sliding_window + 64, 2048))
     lengths = sorted({min(length, config.max_seq_len) for length in lengths})
     return [[draw.randrange(config.vocab_size) for _ in range(length)] for length in lengths]
-
-
-def _ask(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Let transformers answer in a fresh process."""
-    package = Path(__file__).resolve().parents[3]
-    path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    with tempfile.TemporaryDirectory(prefix="lit-llm-proof-") as scratch:
-        place = Path(scratch)
-        request |= {"logits": str(place / "logits"), "answer": str(place / "answer.json")}
-        (place / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        found = subprocess.run(
-            [sys.executable, "-m", "lit_llm.checkpoint.hf.their_side", place / "request.json"],
-            # offline: what stands in the folder has to do
-            env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-        )
-        if found.returncode:
-            said = [line for line in found.stderr.splitlines() if line.strip()] or ["no reason"]
-            if "No module named 'transformers'" in said[-1]:
-                raise ValueError(
-                    "the proof that nothing has changed needs the package transformers: "
-                    "pip install 'lit-llm[hf]'"
-                )
-            raise ValueError(f"transformers cannot use {request['folder']}: {said[-1][:300]}")
-        answer = json.loads((place / "answer.json").read_bytes())
-        logits = load_file(place / "logits")
-        return answer, {name: tensor.clone() for name, tensor in logits.items()}
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from lit_llm.checkpoint.hf.foreign_chat import Unlike, read_chat
 from lit_llm.checkpoint.hf.names import from_hf, to_hf
 from lit_llm.checkpoint.hf.prove import prove
 from lit_llm.checkpoint.hf.source import Source, read_json
+from lit_llm.checkpoint.hf.strings import DAY
 from lit_llm.checkpoint.hf.tokenizer_files import (
     CONFIG,
     read_foreign_chat,
@@ -202,4 +203,6 @@ def _take_chat(source: Path, tokenizer: Tokenizer) -> tuple[bool, str]:
             f"its chat template is left out, for it does more than write turns ({error}): "
             "prompts are continued as plain text"
         )
+    if "strftime_now" in text:
+        return True, f"its chat template says today's date; here it says {DAY:%d %b %Y} always"
     return True, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 
 from lit_llm.tokenizer.base import SPACE
@@ -16,6 +17,14 @@ _WORDS = (
     "e\u0301 \u00e9 \ufb01 \u212b \u200b \u00a0 \u2028 \ufeff \u0007 \x7f"
 ).split(" ")
 _BETWEEN = (" ", " ", " ", " ", "", "  ", "\n", "\n\n", "\t", "\r\n", "    ", "  \n ")
+
+
+DAY = datetime.date(2024, 7, 26)  # which templates of Llama 3 name where there is no clock
+
+
+def that_day(form: str) -> str:
+    """What templates that say today's date are told; today's is not a part of the model."""
+    return DAY.strftime(form)
 
 
 def random_texts(n: int, seed: int = 0) -> list[str]:

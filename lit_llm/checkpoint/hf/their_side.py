@@ -18,35 +18,55 @@ import transformers
 from safetensors.torch import save_file
 
 from lit_llm.checkpoint.hf.parts import in_float32
+from lit_llm.checkpoint.hf.strings import that_day
 
 
 def main() -> None:
-    """Answer a request: ids of rows and texts and chats in, logits and ids out."""
+    """Answer a request; see `witness`, which makes them."""
     request = json.loads(Path(sys.argv[1]).read_bytes())
     transformers.logging.set_verbosity_error()
-    answer = {"version": transformers.__version__, **_tokenized(request)}
-    save_file(_logits(request), request["logits"])
+    if "rows" in request:
+        answer = {"version": transformers.__version__, **tokenized(request)}
+        save_file(logits(request), request["logits"])
+    else:
+        answer = {"tokenizer": tokenizer_json(request["folder"])}
     Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 
 @torch.no_grad()
-def _logits(request: dict[str, Any]) -> dict[str, torch.Tensor]:
+def logits(request: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of each row: in the dtype that is asked for, if it is narrow, and in float32."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         request["folder"], dtype=getattr(torch, request["dtype"]), attn_implementation="sdpa"
     ).eval()
     rows = [torch.tensor([row]) for row in request["rows"]]
-    logits = {}
+    found = {}
     if model.dtype != torch.float32:
-        logits = {f"narrow.{i}": _of(model, row) for i, row in enumerate(rows)}
+        found = {f"narrow.{i}": _of(model, row) for i, row in enumerate(rows)}
     in_float32(model)
-    return logits | {f"wide.{i}": _of(model, row) for i, row in enumerate(rows)}
+    return found | {f"wide.{i}": _of(model, row) for i, row in enumerate(rows)}
 
 
 def _of(model: torch.nn.Module, row: torch.Tensor) -> torch.Tensor:
     return model(row, use_cache=False).logits[0].float().contiguous()
 
 
-def _tokenized(request: dict[str, Any]) -> dict[str, Any]:
+def tokenizer_json(folder: str) -> str:
+    """The tokenizer that transformers uses, as the library `tokenizers` writes it.
+
+    Raises:
+        TypeError: it is none of that library.
+    """
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise TypeError(
+            f"{type(tokenizer).__name__} is written in Python: there is no tokenizer.json"
+        )
+    return tokenizer.backend_tokenizer.to_str()
+
+
+def tokenized(request: dict[str, Any]) -> dict[str, Any]:
+    """Ids of texts, of texts in which control tokens are typed, and of chats."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"])
     texts, typed = request["texts"], request["typed"]
     plain = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -55,7 +75,9 @@ def _tokenized(request: dict[str, Any]) -> dict[str, Any]:
         for text in typed
     ]
     chats = [
-        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, strftime_now=that_day
+        )
         for messages in request["chats"]
     ]
     begun = tokenizer(texts[0])["input_ids"] if texts else []

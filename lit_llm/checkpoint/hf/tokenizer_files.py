@@ -8,6 +8,7 @@ has no such form that agrees (1,600 of 3,000 texts differ in transformers), so i
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import sentencepiece as spm
 
 from lit_llm.checkpoint.hf.source import read_json
+from lit_llm.checkpoint.hf.witness import ask_tokenizer
 from lit_llm.tokenizer.base import SPACE, Tokenizer
 from lit_llm.tokenizer.huggingface import HuggingFace
 from lit_llm.tokenizer.jinja import to_jinja
@@ -76,22 +78,24 @@ def read_foreign_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ValueError: there is none, or none that keeps text as it is.
     """
-    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if not (folder / JSON).is_file():
-        if (folder / MODEL).is_file():
-            return SentencePiece(model=str(folder / MODEL))
+    if not any((folder / name).is_file() for name in (JSON, MODEL)):
         raise ValueError(
             f"no tokenizer in {folder}: it holds neither {JSON} nor {MODEL}\n"
             "Put the files of the model's tokenizer beside its weights"
         )
-    content = read_json(folder / JSON)
-    tokens = {token["content"] for token in content.get("added_tokens", [])}
+    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    text = ask_tokenizer(folder)
+    content = json.loads(text)
+    tokens = {token["content"] for token in content["added_tokens"]}
     special = {name: _spelled(settings.get(key)) for name, key in SPECIAL_KEYS.items()}
-    return HuggingFace(
-        str(folder / JSON),
-        special={name: token for name, token in special.items() if token and token in tokens},
-        add_bos=_adds_bos(content, settings),
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / JSON
+        path.write_text(text, encoding="utf-8")
+        return HuggingFace(
+            str(path),
+            special={name: token for name, token in special.items() if token and token in tokens},
+            add_bos=_adds_bos(content),
+        )
 
 
 def read_foreign_chat(folder: Path) -> str | None:
@@ -196,10 +200,8 @@ def _begin_with(token: str, id: int) -> dict[str, Any]:
     }
 
 
-def _adds_bos(content: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether transformers puts a token in front of a text."""
-    if isinstance(said := settings.get("add_bos_token"), bool):
-        return said
+def _adds_bos(content: dict[str, Any]) -> bool:
+    """Whether a token is put in front of a text."""
     processor = content.get("post_processor") or {}
     parts = processor.get("processors", [processor])
     templates = [part for part in parts if part.get("type") == "TemplateProcessing"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import tokenizers
 import torch
 import transformers
@@ -129,3 +131,50 @@ def publish_tokenizer(folder: Path, *, chat: str | None = CHATML, bos: bool = Fa
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     if chat is not None:
         (folder / "chat_template.jinja").write_text(chat)
+
+
+def publish_llama_2_tokenizer(
+    folder: Path, *, legacy: bool | None = None, files: str = "both"
+) -> None:
+    """Write one as Llama 2, TinyLlama and Mistral have it: a space in front of every text."""
+    library = io.BytesIO()
+    texts = ["Anna bakes the bread and 12 people eat it.", "def f(x):\n    return x + 1"] * 50
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=library,
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        minloglevel=2,
+    )
+    folder.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "tokenizer.model").write_bytes(library.getvalue())
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        **({} if legacy is None else {"legacy": legacy}),
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if files == "model":
+        return
+    made = transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()
+    content = json.loads(made)
+    # as version 4 of transformers wrote it, whatever `legacy` said
+    prepend = {"type": "Prepend", "prepend": "\u2581"}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    content["normalizer"] = {"type": "Sequence", "normalizers": [prepend, replace]}
+    content["pre_tokenizer"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    if files == "json":
+        (folder / "tokenizer.model").unlink()

@@ -10,7 +10,7 @@ from lit_llm.checkpoint.hf.tokenizer_files import (
     write_tokenizer,
 )
 from lit_llm.tokenizer import HuggingFace, SentencePiece
-from tests.checkpoint.hf.published import publish_tokenizer
+from tests.checkpoint.hf.published import publish_llama_2_tokenizer, publish_tokenizer
 
 TEXTS = ["Anna bakes the bread, and 12 people eat it.", "def f(x):\n    return x + 1\n"] * 20
 
@@ -33,7 +33,7 @@ def test_a_sentencepiece_model_has_the_same_tokens_in_transformers(model_type, t
         assert getattr(theirs, f"{name}_token_id") == ours.special_id(name)
 
 
-def test_what_was_written_is_read_again_as_the_same_tokenizer(tmp_path):
+def test_what_was_written_is_read_again_as_the_same_tokenizer(tmp_path, witness_here):
     ours = SentencePiece(vocab_size=320).train(TEXTS)
     write_tokenizer(ours, tmp_path, chat=False, max_seq_len=64)
     back = read_foreign_tokenizer(tmp_path)
@@ -44,14 +44,8 @@ def test_what_was_written_is_read_again_as_the_same_tokenizer(tmp_path):
     assert back.document([]) == ours.document([])
 
 
-def test_a_tokenizer_model_alone_will_do(tmp_path):
-    ours = SentencePiece(vocab_size=320).train(TEXTS)
-    ours.save(tmp_path)
-    assert read_foreign_tokenizer(tmp_path).fingerprint == ours.fingerprint
-
-
 @pytest.mark.parametrize("bos", [True, False])
-def test_a_text_begins_with_bos_where_transformers_puts_one(bos, tmp_path):
+def test_a_text_begins_with_bos_where_transformers_puts_one(bos, tmp_path, witness_here):
     publish_tokenizer(tmp_path, bos=bos)
     tokenizer = read_foreign_tokenizer(tmp_path)
     assert tokenizer.document([7]) == ([1, 7] if bos else [7])
@@ -80,3 +74,19 @@ def test_a_tokenizer_of_a_user_s_own_class_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="int is a tokenizer of your own"):
         write_tokenizer(3, tmp_path, chat=False, max_seq_len=8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("legacy", [True, False, None])
+@pytest.mark.parametrize("files", ["both", "json", "model"])
+def test_llama_2_s_tokenizer_puts_spaces_where_transformers_does(
+    files, legacy, tmp_path, witness_here
+):
+    publish_llama_2_tokenizer(tmp_path, legacy=legacy, files=files)
+    ours = read_foreign_tokenizer(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in random_texts(200):
+        ids = ours.encode(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+        assert theirs(text)["input_ids"] == ours.document(ids)
+    inside = theirs("</s>bread and", add_special_tokens=False)["input_ids"]
+    assert [ours.special_id("eos"), *ours.encode_inside("bread and")] == inside
