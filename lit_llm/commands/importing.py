@@ -15,7 +15,8 @@ def run(command: str, arguments: list[str]) -> None:
     from lit_llm.checkpoint.hf.read import import_hf
 
     source, target = Path(settings["from"]), Path(settings.out)
-    told = import_hf(source, target)
+    given = Path(settings.chat_template) if settings.chat_template else None
+    told = import_hf(source, target, chat_template=given)
     print(f"{source} -> {target}")
     for line in told:
         print(f"  {line}")
@@ -31,4 +32,7 @@ def parser(command: str) -> SmallParser:
         help="a folder with config.json, safetensors and tokenizer: Llama, Mistral, Qwen2 or Qwen3",
     )
     parser.add_argument("--out", required=True, help="the checkpoint to write; must not exist")
+    parser.add_argument(
+        "--chat_template", type=str, help="a file with a Jinja text, in place of the model's own"
+    )
     return parser

@@ -79,6 +79,9 @@ class ChatTemplate:
     assistant: Turn = Turn("{assistant}", "{end}")
     """Around an answer. It is learned with the first control token behind it, to learn to stop."""
 
+    opening: str | None = None
+    """What opens the answer that is asked for, where that is not what stands before others."""
+
     default_system: str | None = None
     """The system prompt of a conversation that has none; None: it goes without."""
 
@@ -87,6 +90,11 @@ class ChatTemplate:
 
     source: str | None = None
     """The Jinja text that a published model came with, which says the same."""
+
+    @property
+    def opens(self) -> str:
+        """What opens the answer that is asked for."""
+        return self.assistant.before if self.opening is None else self.opening
 
     def encode(
         self, tokenizer: Tokenizer, messages: Sequence[Message]
@@ -109,7 +117,7 @@ class ChatTemplate:
         Raises:
             ValueError: as `encode`.
         """
-        header = [_Piece(part, False) for part in cut(tokenizer, self.assistant.before)]
+        header = [_Piece(part, False) for part in cut(tokenizer, self.opens)]
         return _encode(tokenizer, [*self._pieces(tokenizer, messages), *header])[0]
 
     def stop_ids(self, tokenizer: Tokenizer) -> set[int]:
@@ -130,7 +138,7 @@ class ChatTemplate:
             answer: append what opens the assistant's turn
         """
         parts = [piece.part for piece in self._pieces(tokenizer, messages)]
-        header = cut(tokenizer, self.assistant.before) if answer else []
+        header = cut(tokenizer, self.opens) if answer else []
         return spelled(tokenizer, [*parts, *header])
 
     def plain(self) -> dict[str, Any]:
@@ -186,9 +194,19 @@ def cut(tokenizer: Tokenizer, literal: str) -> list[int | str]:
     for match in _control_pattern(tokenizer).finditer(literal):
         parts.append(literal[start : match.start()])
         named = _NAMED.fullmatch(match[0])
-        parts.append(tokenizer.special_id(named[1]) if named else tokenizer.control[match[0]])
+        parts.append(_special(tokenizer, named[1]) if named else tokenizer.control[match[0]])
         start = match.end()
     return [part for part in [*parts, literal[start:]] if part != ""]
+
+
+def _special(tokenizer: Tokenizer, name: str) -> int:
+    if name not in tokenizer.special:
+        raise ValueError(
+            f"this tokenizer has no {name!r} token, which our own chat template writes: take one "
+            "that has it\n(HuggingFace: special, add_missing), or import the model with "
+            "--chat_template FILE"
+        )
+    return tokenizer.special[name]
 
 
 def spelled(tokenizer: Tokenizer, parts: Iterable[int | str]) -> str:
@@ -234,8 +252,9 @@ def _flags(tokenizer: Tokenizer, ids: Sequence[int], text: Sequence[_Piece]) -> 
         return [any(piece.learned for piece in text if piece.part)] * len(ids)
     of_byte = [p.learned for p in text for _ in str(p.part).encode()]
     sizes = [len(tokenizer.token_bytes(id)) for id in ids]
-    # Some tokenizers put a space in front, which is none of the text's bytes.
-    place = len(of_byte) - sum(sizes)
+    # Some tokenizers put a space in front, which is none of the text's bytes. Where there are fewer
+    # bytes than the text has (composed characters), what stands first is still in its place.
+    place = min(0, len(of_byte) - sum(sizes))
     flags = []
     for size in sizes:
         flags.append(any(of_byte[max(place, 0) : max(place + size, 0)]))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILE = "tokenizer.json"
 SPECIAL_FILE = "special_tokens.json"
 NO_BOS = "texts begin without bos"
+STOPS = "tokens that end an answer too"
 
 
 class HuggingFace(Tokenizer):
@@ -39,6 +40,7 @@ class HuggingFace(Tokenizer):
             GPT-2's tokenizer needs; the vocabulary grows by them
         add_bos: begin each text with the bos token, as a model that is trained from scratch should
             see it; false for published models that were trained without (Qwen)
+        stops: tokens that end an answer, besides eos and the end of a turn
 
     Raises:
         ValueError: the package `tokenizers` is missing, the file is of neither kind, or `special`
@@ -51,6 +53,7 @@ class HuggingFace(Tokenizer):
         special: dict[str, str] | None = None,
         add_missing: bool = False,
         add_bos: bool = True,
+        stops: Sequence[str] = (),
     ) -> None:
         file = TokenizerJson(Path(path))
         self._special = _choose_special(file, special or {})
@@ -68,6 +71,9 @@ class HuggingFace(Tokenizer):
         self._spelled = {id: file.spell(self._tokens[id], self._control) for id in self._control}
         self._adds_space = file.adds_space
         self._add_bos = add_bos
+        if unknown := sorted(set(stops) - file.ids.keys()):
+            raise ValueError(f"stops has {unknown[0]!r}, which is no token of this tokenizer")
+        self._stops = frozenset(file.ids[token] for token in stops)
         self._json = json.dumps(file.content, ensure_ascii=False)
         self._use(Path(path))
 
@@ -113,6 +119,9 @@ class HuggingFace(Tokenizer):
         """What its tokenizer.json holds, control tokens that were added here included."""
         return json.loads(self._json)
 
+    def stop_ids(self, *, chat: bool) -> set[int]:
+        return super().stop_ids(chat=chat) | self._stops
+
     def encode_inside(self, text: str) -> list[int]:
         if self._inside is None:
             return self.encode(text)
@@ -147,13 +156,15 @@ class HuggingFace(Tokenizer):
         special: dict[str, Any] = {name: self._tokens[id] for name, id in self._special.items()}
         if not self._add_bos:
             special[NO_BOS] = True
+        if self._stops:
+            special[STOPS] = [self._tokens[id] for id in sorted(self._stops)]
         (folder / SPECIAL_FILE).write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> HuggingFace:
         special = json.loads((folder / SPECIAL_FILE).read_text(encoding="utf-8"))
-        add_bos = not special.pop(NO_BOS, False)
-        return cls(str(folder / FILE), special=special, add_bos=add_bos)
+        add_bos, stops = not special.pop(NO_BOS, False), special.pop(STOPS, ())
+        return cls(str(folder / FILE), special=special, add_bos=add_bos, stops=stops)
 
     def _encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """By the library, in its threads (TOKENIZERS_PARALLELISM)."""

@@ -56,7 +56,7 @@ def to_jinja(template: ChatTemplate, tokenizer: Tokenizer, *, marks_answers: boo
         f"{{% elif message['role'] == 'assistant' %}}{{{{ {header} }}}}{answer}{rest}"
         "{% else %}{{ raise_exception('roles are system, user and assistant') }}{% endif %}"
         "{% endfor %}"
-        f"{{% if add_generation_prompt %}}{{{{ {header} }}}}{{% endif %}}"
+        f"{{% if add_generation_prompt %}}{{{{ {literal(template.opens)} }}}}{{% endif %}}"
     )
 
 

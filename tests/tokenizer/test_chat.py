@@ -1,5 +1,6 @@
 import copy
 import random
+import unicodedata
 
 import pytest
 
@@ -152,3 +153,19 @@ def test_a_tokenizer_takes_its_template_along(tokenizer, tmp_path):
     (tmp_path / "chat_template.json").write_text("{}")
     with pytest.raises(ValueError, match=r"chat_template\.json is damaged"):
         load_tokenizer(tmp_path)
+
+
+class Composing(SentencePiece):
+    """Composes characters before it cuts, as Qwen's tokenizers do."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(unicodedata.normalize("NFC", text))
+
+
+def test_what_is_learned_is_told_rightly_where_characters_are_composed():
+    composing = Composing(vocab_size=310).train(["who bakes the bread in this village?"] * 9)
+    said = "e\u0301" * 6 + " bakes"  # twelve characters of which six are left
+    _, learned = INST.encode(composing, [Message("user", "who?"), Message("assistant", said)])
+    header = composing.encode("[INST] who? [/INST] so: ")
+    assert not any(learned[: len(header)])
+    assert all(learned[len(header) + 1 : -2])

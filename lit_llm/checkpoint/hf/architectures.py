@@ -128,8 +128,10 @@ def _family(content: Mapping[str, Any]) -> str:
             content.get("model_type", kind if named else None) == kind
         ):
             return kind
-    key = "architectures" if content.get("architectures") else "model_type"
-    raise _unsupported(content, key, ", ".join(f"{name}ForCausalLM" for name in FAMILIES.values()))
+    classes = [f"{name}ForCausalLM" for name in FAMILIES.values()]
+    if named and (len(named) != 1 or named[0] not in classes):
+        raise _unsupported(content, "architectures", ", ".join(classes))
+    raise _unsupported(content, "model_type", ", ".join(FAMILIES))
 
 
 def _family_of(config: GPTConfig) -> str:
@@ -181,8 +183,10 @@ def _rope(content: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
                 high_freq_factor=float(said["high_freq_factor"]),
                 original_max_seq_len=int(said["original_max_position_embeddings"]),
             )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"config.json: {key}={said} is not whole: {error}") from None
+    except KeyError as error:
+        raise ValueError(f"config.json: {key}={said} lacks {error.args[0]}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"config.json: {key}={said} is no scaling: {error}") from None
     raise _unsupported(content, key, "rope_type default, linear or llama3")
 
 
@@ -246,7 +250,10 @@ def _number(content: Mapping[str, Any], key: str, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ValueError(f"config.json: {key}={value!r} must be a number above 0")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"config.json: {key} has {len(str(value))} digits") from None
 
 
 def _unsupported(content: Mapping[str, Any], key: str, allowed: str) -> ValueError:

@@ -59,7 +59,7 @@ def _sentence(config: GPTConfig, *, chat: bool) -> str:
     millions = size(config).parameters / 1e6
     return (
         f"A {kind} with {millions:,.1f} million parameters and a context of "
-        f"{config.max_seq_len:,} tokens, trained with lit-llm."
+        f"{config.max_seq_len:,} tokens, written by lit-llm."
     )
 
 

@@ -9,6 +9,7 @@ template. That is believed only if both then write other conversations alike, le
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -44,19 +45,17 @@ def read_chat(source: str, tokenizer: Tokenizer, tokens: Mapping[str, str]) -> C
     """
     render = _renderer(source, tokens)
     try:
-        template = _taken_apart(render, source)
+        found = _taken_apart(render, source)
+        talks = probes(with_system=found.system is not None)
+        for strip in (False, True):
+            template = replace(found, strip=strip)
+            if all(template.render(tokenizer, t, answer=True) == render(t, True) for t in talks):
+                return template
     except Unlike:
         raise
     except Exception as error:  # whatever a program in a template does
         raise Unlike(f"it stops at a plain conversation: {error}") from None
-    for messages in probes(with_system=template.system is not None):
-        for strip in (False, True):
-            if _agrees(template, render, messages, tokenizer):
-                break
-            template = ChatTemplate(**{**vars(template), "strip": not strip})
-        else:
-            raise Unlike(f"it writes {len(messages)} turns in another way")
-    return template
+    raise Unlike("it changes the words of a conversation")
 
 
 def probes(*, with_system: bool) -> list[list[Message]]:
@@ -74,10 +73,10 @@ def probes(*, with_system: bool) -> list[list[Message]]:
     return plain + ([[system, *messages] for messages in plain] if with_system else [])
 
 
-def _agrees(
-    template: ChatTemplate, render: Render, messages: Sequence[Message], tokenizer: Tokenizer
-) -> bool:
-    return template.render(tokenizer, messages, answer=True) == render(messages, True)
+def thoughts() -> list[list[Message]]:
+    """Conversations that templates of models which think aloud write in a way of their own."""
+    asked = [Message("user", _SAID[0]), Message("assistant", "<think>\nsum\n</think>\n\n7")]
+    return [[*asked, Message("user", _SAID[2])], [asked[0], Message("assistant", _SAID[4])]]
 
 
 def _renderer(source: str, tokens: Mapping[str, str]) -> Render:
@@ -109,7 +108,8 @@ def _renderer(source: str, tokens: Mapping[str, str]) -> Render:
 
     def render(messages: Sequence[Message], answer: bool) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        return compiled.render(messages=turns, add_generation_prompt=answer, **tokens)
+        nothing = {"tools": None, "documents": None}  # as transformers says it
+        return compiled.render(messages=turns, add_generation_prompt=answer, **nothing, **tokens)
 
     return render
 
@@ -127,9 +127,10 @@ def _taken_apart(render: Render, source: str) -> ChatTemplate:
     behind_user = open_ended[-1]
     if not last.startswith(behind_user):
         raise Unlike("what it puts in front of an answer is not what it puts behind a question")
-    header = last.removeprefix(behind_user)
-    if user_to_answer != behind_user + header:
-        raise Unlike("earlier answers are not written as the next one is")
+    opening = last.removeprefix(behind_user)
+    if not user_to_answer.startswith(behind_user):
+        raise Unlike("what it puts behind a question depends on what follows")
+    before_answer = user_to_answer.removeprefix(behind_user)
     behind_answer = _between(render(asks[:2], False), _MARKS[:2])[-1]
     if not answer_to_user.startswith(behind_answer):
         raise Unlike("it closes the last answer in another way than earlier ones")
@@ -142,7 +143,8 @@ def _taken_apart(render: Render, source: str) -> ChatTemplate:
         begin=begin,
         system=system,
         user=Turn(before_user, behind_user),
-        assistant=Turn(header, behind_answer),
+        assistant=Turn(before_answer, behind_answer),
+        opening=None if opening == before_answer else opening,
         default_system=default,
         source=source,
     )

@@ -67,6 +67,9 @@ class Proof:
     narrow: tuple[float, float, float] | None
     """in 16 bits: our distance from float32, theirs, and the share of equal choices"""
 
+    window: int | None = None
+    """a sliding window that no row of tokens was longer than"""
+
     def lines(self) -> list[str]:
         """What a user is told."""
         told = [
@@ -77,7 +80,12 @@ class Proof:
             ours, theirs, alike = self.narrow
             told.append(
                 f"in 16 bits: {ours:.2e} from float32, transformers {theirs:.2e}; "
-                f"the same token at {alike:.1%} of positions"
+                f"the same token, or one that 16 bits cannot tell from it, at {alike:.1%} of "
+                "positions"
+            )
+        if self.window is not None:
+            told.append(
+                f"the sliding window of {self.window} tokens is longer than what was compared"
             )
         told.append(f"{self.texts:,} texts and {self.chats} chats have the same tokens")
         return told
@@ -128,11 +136,13 @@ def prove(
     difference = largest = 0.0
     for index, ours in enumerate(wide):
         theirs = logits[f"wide.{index}"][:, : config.vocab_size]
-        if ours.shape != theirs.shape or not bool(theirs.isfinite().all()):
+        if ours.shape != theirs.shape:
             raise NotEqual(
-                f"logits of transformers have shape {tuple(theirs.shape)}, ours "
-                f"{tuple(ours.shape)}, or are not finite: the weights are damaged"
+                f"logits of transformers have shape {tuple(theirs.shape)}, ours {tuple(ours.shape)}"
             )
+        for whose, found in (("ours", ours), ("those of transformers", theirs)):
+            if not bool(found.isfinite().all()):  # NaN would be no larger than any difference
+                raise NotEqual(f"logits are not finite, {whose}: this model computes nothing")
         difference = max(difference, float((ours - theirs).abs_().max()))
         largest = max(largest, *map(abs, map(float, theirs.aminmax())))
     if not difference <= WIDE * largest:
@@ -149,6 +159,7 @@ def prove(
         texts=len(texts) + len(request["typed"]),
         chats=len(request["chats"]),
         narrow=_compare_narrow(narrow, logits, wide) if narrow else None,
+        window=_not_seen(config, request["rows"]),
     )
 
 
@@ -160,6 +171,11 @@ def rows(config: GPTConfig) -> list[list[int]]:
         lengths.append(min(config.sliding_window + 64, 2048))
     lengths = sorted({min(length, config.max_seq_len) for length in lengths})
     return [[draw.randrange(config.vocab_size) for _ in range(length)] for length in lengths]
+
+
+def _not_seen(config: GPTConfig, token_rows: Sequence[Sequence[int]]) -> int | None:
+    window, longest = config.sliding_window, max(map(len, token_rows))
+    return window if window is not None and longest <= window else None
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ One tensor is in memory at a time, until the proof loads the whole model.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,33 +22,30 @@ from lit_llm.checkpoint.bundle import (
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.hashed import Entries
 from lit_llm.checkpoint.hf.architectures import from_hf_config
-from lit_llm.checkpoint.hf.foreign_chat import Unlike, read_chat
+from lit_llm.checkpoint.hf.chat import TALKS, give_chat, take_chat
 from lit_llm.checkpoint.hf.names import from_hf, to_hf
 from lit_llm.checkpoint.hf.prove import prove
-from lit_llm.checkpoint.hf.source import Source, read_json
-from lit_llm.checkpoint.hf.strings import DAY
-from lit_llm.checkpoint.hf.tokenizer_files import (
-    CONFIG,
-    read_foreign_chat,
-    read_foreign_tokenizer,
-)
+from lit_llm.checkpoint.hf.source import Source
+from lit_llm.checkpoint.hf.tokenizer_files import read_foreign_chat, read_foreign_tokenizer
 from lit_llm.checkpoint.plain import gpt_to_plain
 from lit_llm.checkpoint.safetensors_file import write_streamed
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.size import skeleton
-from lit_llm.tokenizer.base import Tokenizer
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
 _NO_WEIGHTS = ("rotary_emb.inv_freq",)  # a table that old versions of transformers saved too
 
 
-def import_hf(source: Path, target: Path) -> list[str]:
+def import_hf(source: Path, target: Path, *, chat_template: Path | None = None) -> list[str]:
     """Make a checkpoint of a published model, and prove that it computes the same.
 
     Args:
         source: holds config.json, safetensors and a tokenizer, as `save_pretrained` leaves them
         target: where to; nothing may stand there
+        chat_template: a Jinja text to take in place of the model's own
 
     Returns:
         What was proven, and what was left out, for the user.
@@ -60,15 +58,19 @@ def import_hf(source: Path, target: Path) -> list[str]:
     theirs = Source(source)
     config = from_hf_config(theirs.config)
     weights = _Weights(theirs, config)
-    tokenizer = read_foreign_tokenizer(source)
+    tokenizer, facts = read_foreign_tokenizer(source, TALKS)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size:,} ids, the model only vocab_size="
             f"{config.vocab_size:,}: one of them belongs to another model"
         )
     told = weights.notes
-    chat, note = _take_chat(source, tokenizer)
-    told += [note] if note else []
+    if chat_template is None:
+        chat, notes = take_chat(read_foreign_chat(source), tokenizer, facts)
+    else:
+        chat, notes = give_chat(chat_template, tokenizer, facts)
+    told += notes
+    is_theirs = chat and chat_template is None
     meta = {
         "model": gpt_to_plain(config),
         "objective": {"class_path": "lit_llm.objective.causal.CausalLM", "init_args": {}},
@@ -77,7 +79,7 @@ def import_hf(source: Path, target: Path) -> list[str]:
         "step": 0,
         "config": {},
         "data": {},
-        "imported": {"from": source.absolute().name, "config": theirs.config},
+        "imported": {"from": _name(source, theirs.config), "config": theirs.config},
     }
 
     def write(folder: Path) -> Entries:
@@ -90,7 +92,7 @@ def import_hf(source: Path, target: Path) -> list[str]:
                 state[TIED] = state[TIED_TO]
             return with_weights(config, state)
 
-        proof = prove(source, config, load, weights.dtype, tokenizer, chat=chat)
+        proof = prove(source, config, load, weights.dtype, tokenizer, chat=is_theirs)
         told.extend(proof.lines())
         return entries
 
@@ -185,24 +187,7 @@ class _Weights:
             )
 
 
-def _take_chat(source: Path, tokenizer: Tokenizer) -> tuple[bool, str]:
-    """Give the tokenizer the chat template of its model; whether there is one, and what to say."""
-    text = read_foreign_chat(source)
-    if text is None:
-        return False, ""
-    settings = read_json(source / CONFIG) if (source / CONFIG).is_file() else {}
-    tokens = {
-        key: value if isinstance(value, str) else value.get("content", "")
-        for key, value in settings.items()
-        if key.endswith("_token") and isinstance(value, str | dict)
-    }
-    try:
-        tokenizer.chat_template = read_chat(text, tokenizer, tokens)
-    except Unlike as error:
-        return False, (
-            f"its chat template is left out, for it does more than write turns ({error}): "
-            "prompts are continued as plain text"
-        )
-    if "strftime_now" in text:
-        return True, f"its chat template says today's date; here it says {DAY:%d %b %Y} always"
-    return True, ""
+def _name(source: Path, config: dict[str, Any]) -> str:
+    """What the model was published as, as far as that is known."""
+    said = config.get("_name_or_path")
+    return said if isinstance(said, str) and said else source.absolute().name

@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ def _open_safetensors(path: Path) -> _Opened:
 
 def _open_pickle(path: Path) -> _Opened:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        is_zip = zipfile.is_zipfile(path)  # older files cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # a stranger's bytes may fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
         raise ValueError(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import sentencepiece as spm
 
 from lit_llm.checkpoint.hf.source import read_json
-from lit_llm.checkpoint.hf.witness import ask_tokenizer
+from lit_llm.checkpoint.hf.witness import TokenizerFacts, ask_tokenizer
 from lit_llm.tokenizer.base import SPACE, Tokenizer
 from lit_llm.tokenizer.huggingface import HuggingFace
 from lit_llm.tokenizer.jinja import to_jinja
@@ -72,8 +72,17 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, chat: bool, max_seq_l
         (folder / CHAT).write_text(text, encoding="utf-8")
 
 
-def read_foreign_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a published model; its chat template is not looked at here.
+def read_foreign_tokenizer(
+    folder: Path, chats: Sequence[dict[str, Any]] = ()
+) -> tuple[HuggingFace, TokenizerFacts]:
+    """The tokenizer of a published model, without its chat template.
+
+    Args:
+        folder: of the model
+        chats: as `ask_tokenizer` takes them
+
+    Returns:
+        The tokenizer, and what transformers says of it and of the chats.
 
     Raises:
         ValueError: there is none, or none that keeps text as it is.
@@ -83,19 +92,30 @@ def read_foreign_tokenizer(folder: Path) -> Tokenizer:
             f"no tokenizer in {folder}: it holds neither {JSON} nor {MODEL}\n"
             "Put the files of the model's tokenizer beside its weights"
         )
-    settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    text = ask_tokenizer(folder)
-    content = json.loads(text)
-    tokens = {token["content"] for token in content["added_tokens"]}
-    special = {name: _spelled(settings.get(key)) for name, key in SPECIAL_KEYS.items()}
+    facts = ask_tokenizer(folder, chats)
+    content = json.loads(facts.content)
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}
+    named = {name: facts.special.get(key, "") for name, key in SPECIAL_KEYS.items()}
+    ends = _end_ids(folder)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / JSON
-        path.write_text(text, encoding="utf-8")
-        return HuggingFace(
+        path.write_text(facts.content, encoding="utf-8")
+        tokenizer = HuggingFace(
             str(path),
-            special={name: token for name, token in special.items() if token and token in tokens},
+            special={name: token for name, token in named.items() if token in added},
             add_bos=_adds_bos(content),
+            stops=[token for token, id in added.items() if id in ends],
         )
+    return tokenizer, facts
+
+
+def _end_ids(folder: Path) -> set[int]:
+    """What ends an answer to transformers: eos_token_id, a number or several, of two files."""
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        said = read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        ends |= {id for id in (said if isinstance(said, list) else [said]) if isinstance(id, int)}
+    return ends
 
 
 def read_foreign_chat(folder: Path) -> str | None:
@@ -206,10 +226,6 @@ def _adds_bos(content: dict[str, Any]) -> bool:
     parts = processor.get("processors", [processor])
     templates = [part for part in parts if part.get("type") == "TemplateProcessing"]
     return any("SpecialToken" in (part.get("single") or [{}])[0] for part in templates)
-
-
-def _spelled(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

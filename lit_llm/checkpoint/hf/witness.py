@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,17 +35,34 @@ def ask(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return answer, {name: tensor.clone() for name, tensor in load_file(logits).items()}
 
 
-def ask_tokenizer(folder: Path) -> str:
-    """The tokenizer.json that transformers makes of the tokenizer files of a folder.
+class TokenizerFacts(NamedTuple):
+    """What transformers makes of the tokenizer files of a folder."""
 
-    It is not always the one that lies there: for some families transformers builds it anew, of the
-    vocabulary and of settings in tokenizer_config.json.
+    content: str
+    """The tokenizer.json that it uses: not always the one that lies there, for of some families it
+    is built anew, of the vocabulary and of settings in tokenizer_config.json"""
+
+    special: dict[str, str]
+    """How `bos_token`, `eos_token` and others are written"""
+
+    written: list[str | None]
+    """What the chat template makes of some conversations, None where it refuses; empty if there is
+    no template"""
+
+
+def ask_tokenizer(folder: Path, chats: Sequence[dict[str, Any]] = ()) -> TokenizerFacts:
+    """Let transformers read a tokenizer.
+
+    Args:
+        folder: holds the files of a tokenizer
+        chats: conversations, each with `messages` and whether to open an `answer`
 
     Raises:
         ValueError: as `ask`.
     """
+    request = {"folder": str(folder.absolute()), "chats": list(chats)}
     with tempfile.TemporaryDirectory(prefix="lit-llm-proof-") as scratch:
-        return _run({"folder": str(folder.absolute())}, Path(scratch))["tokenizer"]
+        return TokenizerFacts(**_run(request, Path(scratch)))
 
 
 def _run(request: dict[str, Any], scratch: Path) -> dict[str, Any]:
@@ -57,9 +75,15 @@ def _run(request: dict[str, Any], scratch: Path) -> dict[str, Any]:
         [sys.executable, "-m", "lit_llm.checkpoint.hf.their_side", place],
         # offline: what stands in the folder has to do
         env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.DEVNULL,  # transformers asks there whether to run code of the folder
         capture_output=True,
         text=True,
     )
+    if found.returncode < 0:
+        raise ValueError(
+            f"transformers was ended by signal {-found.returncode} while it used "
+            f"{request['folder']}: is there memory enough for the model?"
+        )
     if found.returncode:
         said = [line for line in found.stderr.splitlines() if line.strip()] or ["no reason"]
         if "No module named 'transformers'" in said[-1]:

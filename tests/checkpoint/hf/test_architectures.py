@@ -84,7 +84,7 @@ def test_windows_are_those_that_transformers_takes(content, window, full_layers)
         ({"mlp_bias": True}, "mlp_bias=True is not supported"),
         ({"quantization_config": {"bits": 4}}, r"quantization_config=\{'bits': 4\} is not"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling=.*yarn.* is not supported"),
-        ({"rope_scaling": {"type": "linear"}}, "rope_scaling=.* is not whole: 'factor'"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling=.* lacks factor"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "no partial_rotary_factor"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0 is no size"),
         ({"hidden_size": "8"}, "hidden_size='8' is no size"),

@@ -3,6 +3,8 @@
 The texts are written here, after the documented formats: ChatML, Llama 3, Zephyr, Mistral.
 """
 
+from dataclasses import replace
+
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -10,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from lit_llm.checkpoint.hf.foreign_chat import Unlike, probes, read_chat
 from lit_llm.tokenizer import HuggingFace, Message
 from lit_llm.tokenizer.chat import Turn
+from lit_llm.tokenizer.jinja import to_jinja
 from tests.checkpoint.hf.published import CHATML
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -105,9 +108,8 @@ def test_turns_are_told_from_the_text_around_marks(
         (CHATML.replace("message['content']", "message['content'] | upper"), "each turn once"),
         (
             CHATML.replace("message['content']", "message['content'].replace('3', '4')"),
-            "in another way",
+            "changes the words",
         ),
-        (CHATML.replace("'<|im_start|>assistant\n'", "'assistant\\n<think>'"), "earlier answers"),
     ],
 )
 def test_a_template_that_is_more_than_turns_is_told(source, said, tokenizer):
@@ -125,3 +127,36 @@ def test_what_is_compared_begins_with_a_system_prompt_where_there_is_a_place():
     assert all(talk[-1].role == "user" for talk in probes(with_system=True))
     assert sum(talk[0] == Message("system", "Be brief.") for talk in probes(with_system=True)) == 3
     assert not any(m.role == "system" for talk in probes(with_system=False) for m in talk)
+
+
+def test_the_next_answer_may_be_opened_in_a_way_of_its_own(tokenizer):
+    spaced = MISTRAL.replace("{{ message['content'] + eos", "{{ ' ' + message['content'] + eos")
+    template = read_chat(spaced, tokenizer, TOKENS)
+    assert (template.assistant, template.opening) == (Turn(" ", "</s>"), "")
+    thinks = CHATML.replace("'<|im_start|>assistant\n' }}", "'<|im_start|>assistant\n<think>' }}")
+    template = read_chat(thinks, tokenizer, TOKENS)
+    assert template.opening == "<|im_start|>assistant\n<think>"
+    assert template.assistant.before == "<|im_start|>assistant\n"
+    talk = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    text = to_jinja(replace(template, source=None), tokenizer, marks_answers=False)
+    assert read_chat(text, tokenizer, TOKENS).opening == template.opening
+    written = template.render(tokenizer, talk, answer=True)
+    assert written.count("<think>") == 1
+    assert written.endswith("<think>")
+
+
+def test_a_date_is_always_the_same(tokenizer):
+    dated = "{{ strftime_now('%d %b %Y') + '\n' }}" + CHATML
+    template = read_chat(dated, tokenizer, TOKENS)
+    assert template.render(tokenizer, [Message("user", "a")], answer=False).startswith(
+        "26 Jul 2024"
+    )
+
+
+def test_a_template_that_fails_at_some_words_is_told_like_any_other(tokenizer):
+    odd = CHATML.replace(
+        "{% for message in messages %}",
+        "{% for message in messages %}{% if '😀' in message['content'] %}{{ no.such }}{% endif %}",
+    )
+    with pytest.raises(Unlike, match="stops at a plain conversation"):
+        read_chat(odd, tokenizer, TOKENS)

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +13,19 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lit_llm.checkpoint.bundle import load_model, read_meta
-from lit_llm.checkpoint.hf import prove
+from lit_llm.checkpoint.hf import prove, tokenizer_files
 from lit_llm.checkpoint.hf.names import from_hf
 from lit_llm.checkpoint.hf.prove import NotEqual
 from lit_llm.checkpoint.hf.read import import_hf
+from lit_llm.checkpoint.hf.write import export_hf
 from lit_llm.checkpoint.manifest import verify
 from lit_llm.generation.generate import generate
 from lit_llm.generation.sampling import Sampling
+from lit_llm.model.gpt import GPT
 from lit_llm.tokenizer import Message
 from tests.checkpoint.hf.published import CHATML, publish
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("family", ["Llama-3", "Mistral", "Qwen2", "Qwen3"])
@@ -261,3 +268,99 @@ def test_an_existing_folder_is_not_written_over(tmp_path, cli, witness_here):
     done = cli("import", "--from", tmp_path / "theirs", "--out", tmp_path / "ours")
     assert done.code == 2
     assert (tmp_path / "ours/notes.txt").read_text() == "mine"
+
+
+DATED = "{{ '<|im_start|>system\n' + strftime_now('%d %b %Y') + '<|im_end|>\n' }}" + CHATML
+THINKING = CHATML.replace(
+    "message['content'] +", "message['content'].split('</think>')[-1].lstrip('\n') +"
+)
+
+
+def test_a_template_that_says_the_date_is_taken_with_a_fixed_one(tmp_path):
+    publish(tmp_path / "theirs", "Qwen3", chat=DATED)
+    told = import_hf(tmp_path / "theirs", tmp_path / "ours")  # transformers in its own process
+    assert any("it says 26 Jul 2024 always" in line for line in told)
+    assert "6 chats have the same tokens" in told[-1]
+
+
+def test_a_template_that_hides_thoughts_is_taken_with_a_note(tmp_path, witness_here):
+    publish(tmp_path / "theirs", "Qwen3", chat=THINKING)
+    told = import_hf(tmp_path / "theirs", tmp_path / "ours")
+    assert any("changes answers that think aloud" in line for line in told)
+    assert read_meta(tmp_path / "ours")["chat"] is True
+
+
+def test_a_template_that_only_transformers_understands_is_left_out(
+    tmp_path, witness_here, monkeypatch
+):
+    publish(tmp_path / "theirs", "Qwen3")
+    facts = tokenizer_files.ask_tokenizer
+
+    def other(folder, chats=()):
+        found = facts(folder, chats)
+        return found._replace(written=[None, *found.written[1:]])
+
+    monkeypatch.setattr(tokenizer_files, "ask_tokenizer", other)
+    told = import_hf(tmp_path / "theirs", tmp_path / "ours")
+    assert any("transformers writes a conversation in another way" in line for line in told)
+
+
+def test_a_chat_template_is_given_where_a_model_has_none(tmp_path, cli, witness_here):
+    publish(tmp_path / "theirs", "Llama-2", chat=None)
+    (tmp_path / "chatml.jinja").write_text(CHATML)
+    given = ("--chat_template", tmp_path / "chatml.jinja")
+    done = cli("import", "--from", tmp_path / "theirs", "--out", tmp_path / "ours", *given)
+    assert done.code == 0, done.err
+    assert "which is not compared with anything" in done.out
+    tokenizer = load_model(tmp_path / "ours")[1].tokenizer
+    assert tokenizer.chat_template.user.before == "<|im_start|>user\n"
+    given = ("--chat_template", tmp_path / "nowhere.jinja")
+    done = cli("import", "--from", tmp_path / "theirs", "--out", tmp_path / "two", *given)
+    assert done.code == 2
+    assert "no chat template" in done.err
+
+
+def test_what_ends_an_answer_there_ends_it_here_and_goes_out_again(tmp_path, witness_here):
+    publish(tmp_path / "theirs", "Qwen3")
+    said = json.dumps({"eos_token_id": [2, 0]})  # <|im_end|> and <|endoftext|>, the padding
+    (tmp_path / "theirs/generation_config.json").write_text(said)
+    import_hf(tmp_path / "theirs", tmp_path / "ours")
+    tokenizer = load_model(tmp_path / "ours")[1].tokenizer
+    assert tokenizer.stop_ids(chat=True) == {0, 2}
+    assert tokenizer.unsaid_ids(331, chat=True) == {1, *range(tokenizer.vocab_size, 331)}
+    export_hf(tmp_path / "ours", tmp_path / "back")
+    back = json.loads((tmp_path / "back/generation_config.json").read_text())
+    assert back["eos_token_id"] == [0, 2]
+    assert back["suppress_tokens"] == [1]
+
+
+def test_no_code_of_the_folder_runs_whatever_is_typed(tmp_path):
+    publish(tmp_path / "theirs", "Qwen3")
+    settings = tmp_path / "theirs/tokenizer_config.json"
+    harm = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **harm}))
+    mark = tmp_path / "it ran"
+    (tmp_path / "theirs/evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil:\n    pass\n")
+    command = [sys.executable, "cli.py", "import", "--from", tmp_path / "theirs"]
+    subprocess.run(
+        [*command, "--out", tmp_path / "ours"], cwd=ROOT, input="y\n" * 9, text=True, timeout=120
+    )
+    assert not mark.exists()
+
+
+def test_our_logits_that_are_no_numbers_are_found(tmp_path, witness_here, monkeypatch):
+    publish(tmp_path / "theirs", "Llama-2")
+    project = GPT.project
+    monkeypatch.setattr(GPT, "project", lambda self, hidden: project(self, hidden) * torch.nan)
+    with pytest.raises(NotEqual, match="logits are not finite, ours"):
+        import_hf(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_a_pickle_from_before_the_zip_format_is_read_too(tmp_path, witness_here):
+    publish(tmp_path / "theirs", "Llama-2")
+    file = tmp_path / "theirs/model.safetensors"
+    old = tmp_path / "theirs/pytorch_model.bin"
+    torch.save(load_file(file), old, _use_new_zipfile_serialization=False)
+    file.unlink()
+    import_hf(tmp_path / "theirs", tmp_path / "ours")
+    assert (tmp_path / "ours/model.safetensors").is_file()

@@ -36,7 +36,7 @@ def test_a_sentencepiece_model_has_the_same_tokens_in_transformers(model_type, t
 def test_what_was_written_is_read_again_as_the_same_tokenizer(tmp_path, witness_here):
     ours = SentencePiece(vocab_size=320).train(TEXTS)
     write_tokenizer(ours, tmp_path, chat=False, max_seq_len=64)
-    back = read_foreign_tokenizer(tmp_path)
+    back = read_foreign_tokenizer(tmp_path)[0]
     assert isinstance(back, HuggingFace)
     assert back.special == ours.special
     for text in random_texts(200):
@@ -47,7 +47,7 @@ def test_what_was_written_is_read_again_as_the_same_tokenizer(tmp_path, witness_
 @pytest.mark.parametrize("bos", [True, False])
 def test_a_text_begins_with_bos_where_transformers_puts_one(bos, tmp_path, witness_here):
     publish_tokenizer(tmp_path, bos=bos)
-    tokenizer = read_foreign_tokenizer(tmp_path)
+    tokenizer = read_foreign_tokenizer(tmp_path)[0]
     assert tokenizer.document([7]) == ([1, 7] if bos else [7])
     assert tokenizer.special["eos"] == 2  # <|im_end|>, as tokenizer_config.json says
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -82,7 +82,7 @@ def test_llama_2_s_tokenizer_puts_spaces_where_transformers_does(
     files, legacy, tmp_path, witness_here
 ):
     publish_llama_2_tokenizer(tmp_path, legacy=legacy, files=files)
-    ours = read_foreign_tokenizer(tmp_path)
+    ours = read_foreign_tokenizer(tmp_path)[0]
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in random_texts(200):
         ids = ours.encode(text)
