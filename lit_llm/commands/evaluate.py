@@ -55,22 +55,25 @@ def run(command: str, arguments: list[str]) -> None:
         checkpoint, device=given.device, precision=given.precision, batch_size=given.batch_size
     )
     began, start = time.gmtime(), time.perf_counter()
-    results = [result for task in tasks for result in _evaluated(task, subject, options)]
-    append(
-        file,
-        {
-            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", began),
-            "seconds": round(time.perf_counter() - start, 3),
-            "checkpoint": str(checkpoint),
-            **subject.about(),
-            "settings": {name: given[name] for name in ("tasks", "batch_size", *names)},
-            "results": [result.plain() for result in results],
-            "versions": versions(),
-        },
-    )
-    Console().print(table(results))
-    print(f"in {file}")
-    _redraw(file)
+    results: list[Result] = []
+    try:
+        for task in tasks:
+            results += _evaluated(task, subject, options)
+    finally:  # what has been found stays, whatever becomes of the next task
+        if results:
+            entry = {
+                "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", began),
+                "seconds": round(time.perf_counter() - start, 3),
+                "checkpoint": str(checkpoint),
+                **subject.about(),
+                "settings": {name: given[name] for name in ("tasks", "batch_size", *names)},
+                "results": [result.plain() for result in results],
+                "versions": versions(),
+            }
+            append(file, entry)
+            Console().print(table(results))
+            print(f"in {file}")
+            _redraw(file)
 
 
 def table(results: list[Result]) -> Table:
@@ -153,8 +156,6 @@ class _Parser(SmallParser):
     """Names the flag that a value or a file's key was meant for."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if unknown := re.match(r"Option '(\w+)' is not accepted", message):
-            message = f"unrecognized arguments: --{unknown[1]}"
         key = re.match(r'Parser key "(\w+)":', message)
         if key and key[1] in WANTED:
             given = re.search(r"Given value: (.*)|base 10: '(.*)'", message)

@@ -30,6 +30,8 @@ class SmallParser(ArgumentParser):
         self._command, self._example = command, example
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if in_file := re.match(r"Option '(\w+)' is not accepted", message):  # of -c
+            message = f"unrecognized arguments: --{in_file[1]}"
         if unknown := re.search(r"unrecognized arguments: (\S+)", message):
             flags = [flag for action in self._actions for flag in action.option_strings]
             near = difflib.get_close_matches(unknown[1].partition("=")[0], flags, 1)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lit_llm.commands import evaluate as evaluate_command
 from lit_llm.commands.evaluate import table
 from lit_llm.evaluation.result import Metric, Result
 from tests.conftest import ROOT
@@ -192,3 +193,21 @@ def test_the_examples_of_the_documentation_work(evaluate, pretrained, folder, ca
     code = code.replace("checkpoints/quickstart/pretrain", str(pretrained))
     exec(code.replace("my.txt", "text.txt"), {})
     assert "name='bits_per_byte'" in capsys.readouterr().out
+
+
+def test_what_was_found_before_a_task_failed_is_kept(folder, pretrained, monkeypatch):
+    file = pretrained / "evaluation.json"
+    file.unlink(missing_ok=True)
+    run = evaluate_command._evaluated
+
+    def fails_later(task, subject, options):
+        if task.name.startswith("exact_match"):
+            raise ValueError("the disk is gone")
+        return run(task, subject, options)
+
+    monkeypatch.setattr(evaluate_command, "_evaluated", fails_later)
+    tasks = "bits_per_byte:text.txt,exact_match:match.jsonl"
+    with pytest.raises(ValueError, match="the disk is gone"):
+        evaluate_command.run("evaluate", ["--ckpt_path", str(pretrained), "--tasks", tasks])
+    (entry,) = json.loads(file.read_text())
+    assert [result["task"] for result in entry["results"]] == ["bits_per_byte:text.txt"]
