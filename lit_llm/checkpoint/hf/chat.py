@@ -33,6 +33,8 @@ def take_chat(
     if text is None:
         return False, []
     try:
+        if not facts.written:
+            raise Unlike("transformers does not find it")
         template = read_chat(text, tokenizer, facts.special)
         unlike = _unlike(template, tokenizer, facts.written)
         if any(talk not in THOUGHTS for talk in unlike):
