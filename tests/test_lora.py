@@ -12,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lit_llm.checkpoint.base import fingerprint
 from lit_llm.checkpoint.bundle import load_model, read_meta
 from lit_llm.checkpoint.lightning_io import FolderCheckpointIO
+from lit_llm.checkpoint.manifest import CheckpointError
 from lit_llm.checkpoint.merge import load_apart
 from lit_llm.checkpoint.reader import Reader
 from lit_llm.model.lora import is_adapter
+from lit_llm.training.module import LitLLM
 
 ROOT = Path(__file__).parents[1]
 FINETUNE = "quickstart/finetune.yaml"
@@ -299,3 +302,42 @@ def test_merge_makes_a_model_of_adapters_and_base(cli, runs, tmp_path):
     refused = cli("merge", "--ckpt_path", tmp_path / "merged", "--out", tmp_path / "again")
     assert refused.code == 2
     assert "has no adapters to merge" in refused.err
+
+
+def test_a_run_remembers_the_weights_that_it_took_whatever_becomes_of_their_place(
+    tiny_fit, pretrained, tmp_path, monkeypatch
+):
+    shutil.copytree(pretrained, tmp_path / "base")
+    step = max((tmp_path / "base").glob("step-*"))
+    expected = fingerprint(step)
+    write = LitLLM.on_save_checkpoint
+
+    def save_after_the_base_is_gone(self, checkpoint):
+        shutil.rmtree(tmp_path / "base", ignore_errors=True)
+        write(self, checkpoint)
+
+    monkeypatch.setattr(LitLLM, "on_save_checkpoint", save_after_the_base_is_gone)
+    init_from = f"--model.init_from={tmp_path / 'base'}"
+    finished = tiny_fit(FINETUNE, tmp_path, *OVERLAY, init_from, "--run=lora", chat=True)
+    assert finished.code == 0, finished.err
+    assert read_meta(tmp_path / "lora" / LAST)["base"]["sha256"] == expected
+    with pytest.raises(CheckpointError, match="holds adapters, and their base is neither at"):
+        load_model(tmp_path / "lora" / LAST)
+
+
+def test_the_run_that_holds_the_base_is_not_overwritten(tiny_fit, pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path / "base")
+    init_from = f"--model.init_from={tmp_path / 'base'}"
+    arguments = ("--run=base", "--overwrite=true")
+    finished = tiny_fit(FINETUNE, tmp_path, *OVERLAY, init_from, *arguments, chat=True)
+    assert finished.code == 2
+    assert "which the adapters of this run belong to" in finished.err
+    assert list((tmp_path / "base").glob("step-*/model.safetensors"))
+
+
+def test_a_half_copied_base_is_passed_over(runs, tmp_path):
+    shutil.copytree(runs / "lora", tmp_path / "runs/lora")
+    meta = read_meta(tmp_path / "runs/lora" / LAST)
+    half = tmp_path / "runs/base" / Path(meta["base"]["absolute"]).name
+    half.mkdir(parents=True)
+    assert load_model(tmp_path / "runs/lora" / LAST)[0].config.n_layer > 0  # by `absolute`

@@ -61,9 +61,10 @@ def find_base(folder: Path, meta: Mapping[str, Any], given: str | Path | None = 
     places += [Path(base["absolute"]), *([Path(given)] if given is not None else [])]
     changed = None
     for place in map(_tidy, places):
-        if not place.is_dir():
+        try:
+            found = fingerprint(place)
+        except CheckpointError:  # nothing is there, or half of a copy: the next place may do
             continue
-        found = fingerprint(place)
         if found == base["sha256"]:
             return place
         changed = changed or (place, found)

@@ -10,15 +10,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lit_llm.checkpoint.base import BASE, LORA, is_adapted
 from lit_llm.checkpoint.bundle import own_weights, read_meta
 from lit_llm.checkpoint.folder import write_folder
 from lit_llm.checkpoint.hashed import Entries, write_bytes
+from lit_llm.checkpoint.hf.architectures import to_hf_config
 from lit_llm.checkpoint.hf.names import to_hf
 from lit_llm.checkpoint.manifest import CheckpointError
-from lit_llm.checkpoint.plain import lora_from_plain
+from lit_llm.checkpoint.plain import gpt_from_plain, lora_from_plain
 from lit_llm.checkpoint.safetensors_file import write_tensors
 from lit_llm.checkpoint.training_state import tensor_bytes
 from lit_llm.checkpoint.verification import see_whole
@@ -55,8 +57,11 @@ def to_peft(source: Path, target: Path, *, base: str | None = None) -> list[str]
             f"{source} has learned {', '.join(lora.whole)} as a whole (lora.whole), and only "
             "adapters are written for peft: merge them by --to checkpoint"
         )
+    to_hf_config(gpt_from_plain(meta["model"]), torch.float32)  # refuses what no family has
     see_whole(source)
     weights = {_their_name(name): w for name, w in own_weights(source, meta).items()}
+    if bad := [name for name, w in weights.items() if not bool(w.isfinite().all())]:
+        raise ValueError(f"{bad[0]} holds NaN or infinity: the run diverged, use another one")
     config = _config(lora, weights, base)
 
     def write(folder: Path) -> Entries:

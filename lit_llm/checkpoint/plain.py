@@ -71,9 +71,11 @@ def lora_from_plain(plain: dict[str, Any]) -> Lora:
     """Inverse of `dataclasses.asdict`.
 
     Raises:
-        ValueError: a field is unknown, or a value is none that it may have.
+        ValueError: a field is unknown or missing, or a value is none that it may have.
     """
     known = {field.name for field in dataclasses.fields(Lora)}
+    if missing := sorted(known - plain.keys()):
+        raise ValueError(f"the description of adapters lacks fields: {', '.join(missing)}")
     if unknown := sorted(plain.keys() - known):
         raise ValueError(f"the description of adapters has unknown fields: {', '.join(unknown)}")
     return Lora(**plain)

@@ -48,7 +48,13 @@ from lit_llm.commands.refusals import refuse_early, refuse_lonely, trainer_refus
 from lit_llm.commands.restart import meet_afresh
 from lit_llm.commands.rewinding import rewinding
 from lit_llm.commands.secrets import redact_arguments
-from lit_llm.commands.start import Opening, adopt_checkpoint, adopt_run, where_to_start
+from lit_llm.commands.start import (
+    Opening,
+    adopt_checkpoint,
+    adopt_run,
+    refuse_to_delete_base,
+    where_to_start,
+)
 from lit_llm.data.module import TextData
 from lit_llm.planning.possible import refuse_model
 from lit_llm.training.module import LitLLM
@@ -184,6 +190,8 @@ class RunCLI(LightningCLI):
             self._notes.append(chosen)
             if config["overwrite"] and config["ckpt_path"] is None:
                 self._replaced = None if trainer["fast_dev_run"] else self.run_dir
+                if config["model"]["lora"] and config["model"]["init_from"]:
+                    refuse_to_delete_base(self.run_dir, config["model"]["init_from"])
             if config["ckpt_path"] is not None:
                 self._refuse_or_end(Path(config["ckpt_path"]), trainer["max_steps"])
         elif config["ckpt_path"] is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_llm.checkpoint.bundle import read_meta
+from lit_llm.checkpoint.bundle import lineage, read_meta
 from lit_llm.checkpoint.find import LAST, asked_by, checkpoints, choose, resolve, runs_below
 from lit_llm.checkpoint.folder import clean_leftovers, temporary_beside
 from lit_llm.commands.compose import Configuration, merge
@@ -124,6 +124,20 @@ def where_to_start(
         choice = choose(ckpt_path, run_dir, content=is_first_process())
     step = read_meta(choice.folder)["step"]
     return str(choice.folder), f"{choice}, step {step} of {max_steps}"
+
+
+def refuse_to_delete_base(run_dir: Path, init_from: str) -> None:
+    """Refuse to start adapters in place of the run that holds the weights they belong to.
+
+    Raises:
+        ValueError: says which checkpoint they would need.
+    """
+    for folder in lineage(resolve(init_from)):
+        if folder.resolve().is_relative_to(run_dir.resolve()):
+            raise ValueError(
+                f"--overwrite true would delete {folder}, which the adapters of this run belong "
+                "to: give the run another name with --run"
+            )
 
 
 class Opening(L.Callback):

@@ -46,6 +46,8 @@ class BitsPerByte(Task):
         nats = [-score.logprob for score in scores]
         tokens = [len(pair.continuation) for pair in pairs]
         sizes: list[float] = [_bytes(subject, pair.continuation) for pair in pairs]
+        if not sum(sizes):
+            raise ValueError(f"{self.name}: the tokenizer makes no token of this text, try another")
         if options.limit is None:  # what a tokenizer that is not lossless drops has its bytes too
             share = sum(len(text.encode()) for text in self.texts) / sum(sizes)
             sizes = [size * share for size in sizes]

@@ -108,12 +108,10 @@ class GPTConfig:
         for name in ("rope_theta", "norm_eps"):
             if hasattr(self, name) and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
-        if not 0 <= self.full_layers <= self.n_layer or (
-            self.full_layers and self.sliding_window is None
-        ):
+        if self.full_layers < 0 or (self.full_layers and self.sliding_window is None):
             raise ValueError(
                 f"full_layers={self.full_layers} counts layers beside those with a sliding_window "
-                f"({self.sliding_window}): give 0 to n_layer={self.n_layer}, and a window"
+                f"({self.sliding_window}): give 0 or more, and a window"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is no share: give 0 <= dropout < 1")

@@ -109,6 +109,7 @@ class LitLLM(L.LightningModule):
         self.lora = lora
         self.base: Path | None = None
         """The checkpoint of the weights that adapters belong to; None: what init_from leads to."""
+        self._base_taken: dict[str, str] | None = None
         self.seed = seed
         self.compile_blocks = compile
         self.activation_checkpointing = activation_checkpointing
@@ -149,6 +150,8 @@ class LitLLM(L.LightningModule):
             self._refuse_base_dtype()
             self.base = self.base or resolve(self.init_from)
             self._take_weights(self.base)
+            # Said now: at a later save another run may have put other weights there, or none.
+            self._base_taken = describe_base(self.base)
             init_adapters(self.gpt, self.seed, copy_full)
 
     def _refuse_base_dtype(self) -> None:
@@ -378,9 +381,9 @@ class LitLLM(L.LightningModule):
         }
 
     def _adapters_and_base(self) -> dict[str, Any]:
-        if self.lora is None or self.base is None:
+        if self.lora is None or self._base_taken is None:
             return {}
-        return {LORA: asdict(self.lora), BASE: describe_base(self.base)}
+        return {LORA: asdict(self.lora), BASE: self._base_taken}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What checkpoints hold: of a LoRA run the adapters; its base has the rest."""

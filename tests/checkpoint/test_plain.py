@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from functools import partial
@@ -10,12 +11,14 @@ from torch import nn
 from lit_llm.checkpoint.plain import (
     gpt_from_plain,
     gpt_to_plain,
+    lora_from_plain,
     part_from_plain,
     part_to_plain,
 )
 from lit_llm.model.config import GPTConfig
 from lit_llm.model.gpt import GPT
 from lit_llm.model.init import init_weights
+from lit_llm.model.lora import Lora
 from lit_llm.model.rope import RopeScaling
 
 SIZES = {"vocab_size": 11, "max_seq_len": 7, "n_layer": 3, "d_model": 12, "n_head": 2, "d_ff": 5}
@@ -196,3 +199,11 @@ def test_a_description_from_before_a_field_was_there_means_what_it_meant():
     for later in ("rope_scaling", "sliding_window", "full_layers", "qkv_bias"):
         del plain[later]
     assert gpt_from_plain(plain) == GPTConfig()
+
+
+def test_a_description_of_adapters_has_every_field():
+    plain = dataclasses.asdict(Lora(rank=4, alpha=3.0))
+    assert lora_from_plain(plain) == Lora(rank=4, alpha=3.0)
+    del plain["alpha"]
+    with pytest.raises(ValueError, match="lacks fields: alpha"):
+        lora_from_plain(plain)

@@ -20,7 +20,7 @@ from lit_llm.model.config import GPTConfig
         ({"dropout": 1.0}, "dropout=1.0 is no share"),
         ({"sliding_window": 0}, "sliding_window=0 is no size"),
         ({"full_layers": 1}, "full_layers=1 counts layers beside those with a sliding_window"),
-        ({"sliding_window": 8, "full_layers": 5}, "give 0 to n_layer=4"),
+        ({"sliding_window": 8, "full_layers": -1}, "give 0 or more, and a window"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(settings, message):

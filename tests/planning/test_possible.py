@@ -7,6 +7,7 @@ import torch
 from lit_llm.model.config import GPTConfig
 from lit_llm.optim import Muon
 from lit_llm.planning.possible import refuse_model
+from lit_llm.training.module import LitLLM
 
 
 def model(optimizer=torch.optim.AdamW, groups=None, **sizes) -> SimpleNamespace:
@@ -78,3 +79,8 @@ def test_a_network_that_fits_no_memory_is_refused_with_its_size():
         refuse_model(model(d_model=2 * 10**12))
     with pytest.raises(ValueError, match="parameters need"):
         refuse_model(model(n_layer=10**12))
+
+
+def test_layers_that_see_all_beside_windows_are_possible():
+    config = GPTConfig(n_layer=4, d_model=16, n_head=2, sliding_window=4, full_layers=2)
+    refuse_model(LitLLM(config))

@@ -63,14 +63,18 @@ class Planned:
         """As the file holds it: a NumPy array of `nbytes` bytes.
 
         Raises:
-            ValueError: float16 does not reach as far as a weight.
+            ValueError: float16 does not reach as far as a weight, or it is no number.
         """
         values = self.make()
+        if not bool(values.isfinite().all()):
+            raise ValueError(
+                f"{self.name} holds NaN or infinity: the run diverged, use another one"
+            )
         if self.type == "Q8_0":
             gguf = library()
             return gguf.quants.quantize(values.numpy(), gguf.GGMLQuantizationType.Q8_0)
         if self.type == "F16":
-            if not values.isfinite().equal(values.half().isfinite()):
+            if not bool(values.half().isfinite().all()):
                 raise ValueError(
                     f"{self.name} has a weight of {values.abs().max().item():.3g}, float16 ends at "
                     "65,504: give --dtype bfloat16"

@@ -113,3 +113,11 @@ def test_norms_biases_and_odd_rows_stay_float32(tmp_path):
     assert types["blk.1.attn_norm.weight"] == types["blk.1.attn_q.bias"] == "F32"
     assert types["blk.1.ffn_down.weight"] == "F32"  # rows of 72 weights, blocks of 32
     assert types["blk.1.ffn_up.weight"] == types["token_embd.weight"] == "Q8_0"
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_written(kind, bad):
+    planned = Planned("norm", (32,), kind, lambda: torch.full((32,), bad))
+    with pytest.raises(ValueError, match="norm holds NaN or infinity: the run diverged"):
+        planned.encoded()
