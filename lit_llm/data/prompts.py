@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
-from lit_llm.tokenizer.chat import Message, Role
+from lit_llm.tokenizer.chat import Message, question_from
 
 
 @dataclass(frozen=True)
@@ -107,26 +107,11 @@ def _parse(index: int, line: str) -> Prompt:
         if not isinstance(record["prompt"], str):
             raise ValueError('"prompt" must be a text')
         return Prompt(index, record["prompt"], None, expected, grade, kind)
-    return Prompt(index, None, _messages(record["messages"]), expected, grade, kind)
+    return Prompt(index, None, question_from(record["messages"]), expected, grade, kind)
 
 
 def _equal(expected: str, reply: str) -> bool:
     return reply.strip() == expected.strip()
-
-
-def _messages(turns: Any) -> tuple[Message, ...]:
-    if not isinstance(turns, list) or not all(
-        isinstance(turn, dict)
-        and turn.get("role") in get_args(Role)
-        and isinstance(turn.get("content"), str)
-        for turn in turns
-    ):
-        roles = ", ".join(get_args(Role))
-        raise ValueError(f'"messages" must be a list of {{"role": {roles}; "content": a text}}')
-    messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
-    if not messages or messages[-1].role != "user":
-        raise ValueError('the last of "messages" must be the user\'s: it is what is answered')
-    return messages
 
 
 def _optional_text(record: dict[str, Any], field: str) -> str | None:

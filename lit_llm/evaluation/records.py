@@ -6,9 +6,9 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from lit_llm.tokenizer.chat import Message, Role
+from lit_llm.tokenizer.chat import Message, question_from
 
 Parsed = TypeVar("Parsed")
 Question = str | tuple[Message, ...]
@@ -53,7 +53,7 @@ def question(record: dict[str, Any]) -> Question:
             f'"prompt", "question" or "messages" is needed, one of them{there_is(record, "prompt")}'
         )
     if given == ["messages"]:
-        return _messages(record["messages"])
+        return question_from(record["messages"])
     return text(record, given[0])
 
 
@@ -102,20 +102,6 @@ def _object(line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("a JSON object is needed")
     return record
-
-
-def _messages(turns: Any) -> tuple[Message, ...]:
-    if not isinstance(turns, list) or not all(
-        isinstance(turn, dict)
-        and turn.get("role") in get_args(Role)
-        and isinstance(turn.get("content"), str)
-        for turn in turns
-    ):
-        roles = ", ".join(get_args(Role))
-        raise ValueError(f'"messages" must be a list of {{"role": {roles}; "content": a text}}')
-    if not turns or turns[-1]["role"] != "user":
-        raise ValueError('the last of "messages" must be the user\'s: it is what is answered')
-    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 def _alike(path: Path) -> str:

@@ -43,6 +43,25 @@ class Message:
             )
 
 
+def question_from(turns: Any) -> tuple[Message, ...]:
+    """The conversation that a record's "messages" hold, whose last turn is to be answered.
+
+    Raises:
+        ValueError: they are no list of turns, or the last one is not the user's.
+    """
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict)
+        and turn.get("role") in get_args(Role)
+        and isinstance(turn.get("content"), str)
+        for turn in turns
+    ):
+        roles = ", ".join(get_args(Role))
+        raise ValueError(f'"messages" must be a list of {{"role": {roles}; "content": a text}}')
+    if not turns or turns[-1]["role"] != "user":
+        raise ValueError('the last of "messages" must be the user\'s: it is what is answered')
+    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
+
+
 @dataclass(frozen=True)
 class Turn:
     """What stands around the words of one role."""
