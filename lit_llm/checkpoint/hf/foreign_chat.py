@@ -15,7 +15,7 @@ from typing import Any
 
 from lit_llm.checkpoint.hf.strings import that_day
 from lit_llm.tokenizer.base import Tokenizer
-from lit_llm.tokenizer.chat import ChatTemplate, Message, Turn
+from lit_llm.tokenizer.chat import ChatTemplate, Message, Role, Turn
 
 Render = Callable[[Sequence[Message], bool], str]
 _MARKS = ("Qzvxa", "Qzvxb", "Qzvxc", "Qzvxd", "Qzvxe")
@@ -115,12 +115,8 @@ def _renderer(source: str, tokens: Mapping[str, str]) -> Render:
 
 
 def _taken_apart(render: Render, source: str) -> ChatTemplate:
-    asks = [Message("user", _MARKS[0]), Message("assistant", _MARKS[1])]
-    asks += [
-        Message("user", _MARKS[2]),
-        Message("assistant", _MARKS[3]),
-        Message("user", _MARKS[4]),
-    ]
+    roles: tuple[Role, ...] = ("user", "assistant", "user", "assistant", "user")
+    asks = [Message(role, mark) for role, mark in zip(roles, _MARKS, strict=True)]
     whole = _between(render(asks, True), _MARKS)
     open_ended = _between(render(asks, False), _MARKS)
     first, user_to_answer, answer_to_user, *_, last = whole

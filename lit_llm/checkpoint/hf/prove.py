@@ -133,24 +133,7 @@ def prove(
     answer, logits = ask(request)
     _compare_tokens(tokenizer, request, answer)
     wide, narrow = _our_logits(load, request["rows"])
-    difference = largest = 0.0
-    for index, ours in enumerate(wide):
-        theirs = logits[f"wide.{index}"][:, : config.vocab_size]
-        if ours.shape != theirs.shape:
-            raise NotEqual(
-                f"logits of transformers have shape {tuple(theirs.shape)}, ours {tuple(ours.shape)}"
-            )
-        for whose, found in (("ours", ours), ("those of transformers", theirs)):
-            if not bool(found.isfinite().all()):  # NaN would be no larger than any difference
-                raise NotEqual(f"logits are not finite, {whose}: this model computes nothing")
-        difference = max(difference, float((ours - theirs).abs_().max()))
-        largest = max(largest, *map(abs, map(float, theirs.aminmax())))
-    if not difference <= WIDE * largest:
-        raise NotEqual(
-            f"logits differ from those of transformers by up to {difference:.3g} (the largest is "
-            f"{largest:.3g}, allowed {WIDE * largest:.1e}):\n"
-            "this model is not computed alike here; nothing was written"
-        )
+    difference, largest = _compare_wide(wide, logits, config.vocab_size)
     return Proof(
         version=answer["version"],
         difference=difference,
@@ -196,6 +179,31 @@ def _logits(gpt: GPT, tokens_BT: Tensor) -> Tensor:
     logits_BTV = gpt(tokens_BT)
     assert isinstance(logits_BTV, Tensor)
     return logits_BTV[0].float()
+
+
+def _compare_wide(
+    wide: Sequence[Tensor], logits: dict[str, Tensor], vocab_size: int
+) -> tuple[float, float]:
+    """The largest difference between two logits in float32, and the largest logit."""
+    difference = largest = 0.0
+    for index, ours in enumerate(wide):
+        theirs = logits[f"wide.{index}"][:, :vocab_size]
+        if ours.shape != theirs.shape:
+            raise NotEqual(
+                f"logits of transformers have shape {tuple(theirs.shape)}, ours {tuple(ours.shape)}"
+            )
+        for whose, found in (("ours", ours), ("those of transformers", theirs)):
+            if not bool(found.isfinite().all()):  # NaN would be no larger than any difference
+                raise NotEqual(f"logits are not finite, {whose}: this model computes nothing")
+        difference = max(difference, float((ours - theirs).abs_().max()))
+        largest = max(largest, *map(abs, map(float, theirs.aminmax())))
+    if not difference <= WIDE * largest:
+        raise NotEqual(
+            f"logits differ from those of transformers by up to {difference:.3g} (the largest is "
+            f"{largest:.3g}, allowed {WIDE * largest:.1e}):\n"
+            "this model is not computed alike here; nothing was written"
+        )
+    return difference, largest
 
 
 def _compare_narrow(
